@@ -12,7 +12,7 @@ An event costs about half a microsecond to build, so the engine notes a step as 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,6 +44,9 @@ __all__ = [
     "MmPagePcpuDrain",
     "MmVmscanWakeupKswapd",
     "Trace",
+    "expand",
+    "freed",
+    "refilled",
 ]
 
 log = logging.getLogger("kmemlab.events")
@@ -341,6 +344,57 @@ class LabMisuse(Event):
     text: str
 
 
+# --- from notes to events ----------------------------------------------------------------------
+
+
+def freed(
+    zone: str, first: int, low: int, pfn: int, order: int, migratetype: int, tail: bool
+) -> Iterator[Event]:
+    """A block of order ``low`` at ``first`` went to the buddy lists and ended as one of ``order`` at ``pfn``."""
+    at = first
+    for high in range(low, order):
+        buddy = at ^ 1 << high
+        at &= buddy
+        yield LabMerge(zone, at, buddy, high + 1)
+    yield LabFreeBlock(zone, pfn, order, migratetype, tail)
+
+
+def refilled(zone: str, order: int, migratetype: int, batch: int, pages: list[Any]) -> Iterator[Event]:
+    """``pages`` (tail first) came from the buddy lists for a per-CPU list."""
+    pfns = tuple(page.pfn for page in reversed(pages))
+    for pfn in pfns:
+        yield MmPageAllocZoneLocked(pfn, order, migratetype, 1)
+    yield LabRefill(zone, order, migratetype, batch, pfns)
+
+
+def expand(trail: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
+    """Build the events of a call from the engine's notes, in order; add the tracepoints that follow from them."""
+    request: LabRequest | None = None
+    left = 0  # pages still to come from a per-CPU list that gives back
+    for make, *fields in trail:
+        if make is freed:
+            yield from freed(*fields)
+            if left > 0:
+                left -= 1 << fields[2]
+                yield MmPagePcpuDrain(fields[1], fields[2], fields[5])
+            continue
+        if make is refilled:
+            yield from refilled(*fields)
+            continue
+        event: Event = make(*fields)
+        yield event
+        if isinstance(event, LabDrain):
+            left = event.nr
+        elif isinstance(event, LabRequest):
+            request = event
+        elif isinstance(event, LabFree):
+            yield MmPageFree(event.pfn, event.order)
+        elif request and isinstance(event, LabReturn):
+            yield MmPageAlloc(event.pfn, event.order, request.gfp_flags >> 3 & 3, request.gfp_flags)
+        elif request and isinstance(event, LabNull):
+            yield MmPageAlloc(None, request.order, request.gfp_flags >> 3 & 3, request.gfp_flags)
+
+
 class Trace:
     """Subscribers to a machine's events.
 
@@ -348,7 +402,8 @@ class Trace:
     With ``strict`` set (the tests do) its error is raised again.
     """
 
-    def __init__(self, *, strict: bool = False) -> None:
+    def __init__(self, changed: Callable[[], None] = lambda: None, *, strict: bool = False) -> None:
+        self.changed = changed  # told when somebody comes or goes
         self.strict = strict
         self.subscribers: list[Callable[[Event], Any]] = []
 
@@ -358,10 +413,12 @@ class Trace:
     def subscribe(self, observer: Callable[[Event], Any]) -> Callable[[], None]:
         """Call ``observer(event)`` for every event from now on; returns the way to stop it."""
         self.subscribers.append(observer)
+        self.changed()
 
         def unsubscribe() -> None:
             if observer in self.subscribers:
                 self.subscribers.remove(observer)
+                self.changed()
 
         return unsubscribe
 
@@ -372,6 +429,7 @@ class Trace:
                 observer(event)
             except Exception:
                 self.subscribers.remove(observer)
+                self.changed()
                 log.exception("observer %r failed on %s and was detached", observer, event.name)
                 if self.strict:
                     raise

@@ -1,0 +1,152 @@
+"""Hold the model against a real kernel: replay a recording, compare every page frame number and the end state.
+
+``kmemlab conform FILE...`` prints a line a file and a total; exit 0 if all is exact, 1 if not, 2 for a
+file that cannot be read.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kmemlab import ftrace
+from kmemlab.machine import Machine
+from kmemlab.mmzone import MAX_ORDER, MIGRATE_TYPES, Page
+from kmemlab.recording import Recording, RecordingError, load_recording
+from kmemlab.story import Story
+
+__all__ = ["Conformance", "compare_states", "conform", "main"]
+
+
+@dataclass(slots=True)
+class Conformance:
+    """What came of one recording. ``first_miss`` is the index of the first differing allocation, or None."""
+
+    name: str
+    total: int = 0
+    predicted: int = 0
+    wrong_failures: int = 0
+    first_miss: int | None = None
+    right_before_first_miss: int = 0
+    differences: list[str] = field(default_factory=list)
+    miss: str = ""
+    story: Story | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Every page predicted, no wrong failure, end state equal."""
+        return self.predicted == self.total and not self.wrong_failures and not self.differences
+
+    def __str__(self) -> str:
+        end = "equal" if not self.differences else f"differs ({self.differences[0]})"
+        return (
+            f"{self.name}: predicted {self.predicted} of {self.total}, "
+            f"{self.wrong_failures} wrong failures, end state {end}"
+        )
+
+    __repr__ = __str__
+
+    def count(self, m: Machine, call: str, kernel: int, page: Page | object) -> None:
+        """Count one allocation: what the kernel returned (-1: NULL) against what the model did."""
+        model = page.pfn if isinstance(page, Page) else -1
+        if kernel >= 0:
+            self.total += 1
+        if model == kernel:
+            self.predicted += kernel >= 0
+            if self.first_miss is None:
+                self.right_before_first_miss += kernel >= 0
+            return
+        if model < 0 or kernel < 0:
+            self.wrong_failures += 1
+        if self.first_miss is None:
+            self.first_miss = self.total
+            self.miss = f"{call}: model pfn {model}, kernel pfn {kernel}"
+            self.story = m.explain()
+
+
+def conform(name: str | Path, without: Iterable[str] = ()) -> Conformance:
+    """Replay a recording (path or bare name) and compare. ``without`` switches kernel rules off.
+
+    Errors: RecordingError, one line, for a file that cannot be used.
+    """
+    recording = load_recording(name)
+    result = Conformance(str(name))
+    m = Machine._of_recording(recording, "state0", without)
+    if recording.kind == "buddy":
+        _replay_calls(m, recording, result)
+    else:
+        ftrace.replay(m, recording, result.count)
+    end = Machine._of_recording(recording, "state1")
+    result.differences = list(compare_states(m, end, loose=recording.kind == "real"))
+    return result
+
+
+def _replay_calls(m: Machine, recording: Recording, result: Conformance) -> None:
+    """Make the recorded calls; a free names the page the kernel had returned."""
+    alloc, free, page_at = m.alloc_pages, m.__free_pages, m.memmap.__getitem__
+    several = m.cpus > 1
+    for index, op in enumerate(recording.ops):
+        if op[0] == 1:
+            if several and len(op) > 4 and op[4] != m.cpu:
+                m.cpu = op[4]
+            page = alloc(op[1], op[2])
+            result.count(m, f"call {index}: alloc_pages({op[1]:#x}, {op[2]})", op[3], page)
+        else:
+            if several and len(op) > 3 and op[3] != m.cpu:
+                m.cpu = op[3]
+            free(page_at(op[1]), op[2])
+
+
+def compare_states(m: Machine, end: Machine, *, loose: bool = False) -> Iterator[str]:
+    """What differs between two machines, zone by zone, in words. ``loose`` allows a folded page in the counters."""
+    for zone, other in zip(m.zones, end.zones, strict=True):
+        for order in range(MAX_ORDER):
+            for mt in range(MIGRATE_TYPES):
+                ours, theirs = list(zone.free_blocks(order, mt)), list(other.free_blocks(order, mt))
+                if ours != theirs:
+                    yield f"{zone.name} free list order {order} type {mt}: {ours[:4]}... is not {theirs[:4]}..."
+        if zone.pageblock_mt[zone.start_pfn >> 9 : zone.end_pfn >> 9] != (
+            other.pageblock_mt[zone.start_pfn >> 9 : zone.end_pfn >> 9]
+        ):
+            yield f"{zone.name} pageblock types"
+        names = ["wmark", "watermark_boost", "nr_reserved_highatomic", "lowmem_reserve"]
+        if not loose:
+            names.append("nr_free_pages")
+        for name in names:
+            if getattr(zone, name) != getattr(other, name):
+                yield f"{zone.name} {name}: {getattr(zone, name)} is not {getattr(other, name)}"
+        for pcp, theirs in zip(zone.pcps, other.pcps, strict=True):
+            what = f"{zone.name} cpu {pcp.cpu}"
+            for pindex, (ours, recorded) in enumerate(zip(pcp.lists, theirs.lists, strict=True)):
+                if [(p.pfn, p.mt) for p in ours] != [(p.pfn, p.mt) for p in recorded]:
+                    yield f"{what} per-CPU list {pindex}"
+            for name in ("count", "high", "batch", "free_factor", *(() if loose else ("vm_stat_diff",))):
+                if getattr(pcp, name) != getattr(theirs, name):
+                    yield f"{what} {name}: {getattr(pcp, name)} is not {getattr(theirs, name)}"
+
+
+def main(files: Sequence[str], without: Sequence[str] = ()) -> int:
+    """Check files, print a line each and the total; returns the exit status (0 exact, 1 not, 2 unreadable)."""
+    status = predicted = total = equal = 0
+    for name in files:
+        try:
+            result = conform(name, without)
+        except (RecordingError, ValueError) as error:
+            print(f"kmemlab conform: {error}", file=sys.stderr)
+            status = 2
+            continue
+        print(result)
+        predicted += result.predicted
+        total += result.total
+        equal += not result.differences
+        if not result.exact:
+            status = max(status, 1)
+            if result.miss:
+                print(f"  first difference: {result.miss}\n  the model's way:")
+                print("  " + str(result.story).replace("\n", "\n  "))
+            for difference in result.differences[:5]:
+                print(f"  end state: {difference}")
+    print(f"total: predicted {predicted} of {total}, end states {equal} of {len(files)}")
+    return status

@@ -1,0 +1,401 @@
+"""``Machine``: one simulated computer. It boots, it has the kernel's functions as methods, it tells what happened.
+
+All state hangs on it; two machines never share anything. The functions are those of the floors below
+(``m.alloc_pages`` is ``page_alloc.alloc_pages`` with the machine first).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+from kmemlab import dmesg, explain, mm_init, page_alloc, page_free, procfs, snapshot
+from kmemlab.check import CheckResult, check_machine
+from kmemlab.events import Event, Trace, expand
+from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
+from kmemlab.mmzone import (
+    MAX_ORDER,
+    MIGRATE_MOVABLE,
+    MIGRATE_TYPES,
+    PAGEBLOCK_ORDER,
+    MemMap,
+    Page,
+    PerCpuPages,
+    Zone,
+    order_to_pindex,
+)
+from kmemlab.pcplist import update_limit
+from kmemlab.recording import Recording, load_recording, zones_from_state
+from kmemlab.story import Story
+
+__all__ = ["RULES", "Machine"]
+
+# Rules of the kernel that can be switched off, to see what each is worth.
+RULES = frozenset({
+    "pcp", "merge_likely", "free_factor", "batch_scale", "steal_block", "boost", "highatomic", "nofragment",
+    "lowmem_reserve", "counter_lag",
+})  # fmt: skip
+
+
+class Machine:
+    """A computer with Linux's page allocator.
+
+    ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``
+    and ``from_procfs`` for real ones. ``without`` names kernel rules to leave out (see ``RULES``).
+    Errors: ValueError that names the argument.
+
+    >>> m = Machine("linux-6.1", memory="64M")
+    >>> print(m.cat("/proc/buddyinfo").splitlines()[0])
+    Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3 
+    """  # noqa: W291 - the kernel ends the line with a blank
+
+    def __init__(
+        self,
+        kernel: str = "linux-6.1",
+        memory: str | int = "512M",
+        cpus: int = 1,
+        *,
+        seed: int = 0,
+        cmdline: str = "",
+        without: Iterable[str] = (),
+    ) -> None:
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel={kernel!r}: this lab boots {', '.join(KERNELS)}")
+        if not isinstance(cpus, int) or not 1 <= cpus <= 256:
+            raise ValueError(f"cpus={cpus!r}: a machine has 1 to 256 CPUs")
+        profile = KERNELS[kernel]
+        pages = mm_init.parse_memory(memory)
+        zones = mm_init.boot_zones(profile, pages, mm_init.parse_cmdline(cmdline), cpus)
+        self._start(profile, zones, str(memory), cpus, without)
+        self.seed = seed
+        self._sysctls["min_free_kbytes"] = mm_init.calculate_min_free_kbytes(zones, thp=True)
+        self._recompute()
+        mm_init.setup_per_zone_lowmem_reserve(zones, profile.lowmem_reserve_ratio, len(profile.zone_names))
+        self._settle()
+
+    def _start(
+        self, profile: KernelProfile, zones: list[Zone], label: str, cpus: int, without: Iterable[str]
+    ) -> None:
+        """The state every machine has, however it was made."""
+        self.without = frozenset([without] if isinstance(without, str) else without)
+        if unknown := self.without - RULES:
+            raise ValueError(f"without={sorted(unknown)}: no such rule; the rules are {', '.join(sorted(RULES))}")
+        self.kernel = profile
+        self.label = label
+        self.zones = zones
+        self.zonelist = tuple(sorted(zones, key=lambda zone: -zone.idx))
+        self.cpus = cpus
+        self.calls = 0
+        self.trail: list[tuple[Any, ...]] = []
+        self.last_plan: Any = None
+        self.last_page: Page | None = None
+        self.events = Trace(self._listen)
+        self.recording: Recording | None = None
+        self.tainted = False
+        self.careful = False
+        self.lost: list[tuple[int, int]] = []
+        self.memmap = MemMap(self._make_page)
+        self._plans: list[dict[int, Any]] = [{} for _ in range(cpus)]
+        self._cpu = 0
+        self._warned: set[str] = set()
+        self._log: list[str] = []
+        self._sysctls: dict[str, Any] = {
+            "min_free_kbytes": 0,
+            "watermark_boost_factor": 15000,
+            "watermark_scale_factor": 10,
+            "percpu_pagelist_high_fraction": 0,
+            "lowmem_reserve_ratio": list(profile.lowmem_reserve_ratio),
+        }
+
+    def _settle(self) -> None:
+        """Set what follows from zones, settings and switched-off rules."""
+        off = self.without
+        self.batch_scale = "batch_scale" not in off
+        self.highatomic = "highatomic" not in off
+        self.nofragment = self.kernel.nofragment and "nofragment" not in off
+        orders = () if "pcp" in off else (0, 1, 2, 3, PAGEBLOCK_ORDER)
+        self.pindex = [
+            tuple(order_to_pindex(mt, order) for mt in range(MIGRATE_TYPES)) if order in orders else None
+            for order in range(MAX_ORDER)
+        ]
+        for zone in self.zones:
+            zone.trail = self.trail
+            zone.marks_changed = self.forget_plans
+            zone.watermark_boost_factor = 0 if "boost" in off else self._sysctls["watermark_boost_factor"]
+            zone.whole_block = "steal_block" not in off
+            zone.merge_likely_below = 0 if "merge_likely" in off else MAX_ORDER - 2
+            zone.pcp_batch_scale_max = 0 if "free_factor" in off else 5
+            if "free_factor" in off:
+                for pcp in zone.pcps:
+                    pcp.free_factor = 0
+            if "lowmem_reserve" in off:
+                zone.lowmem_reserve = [0] * len(zone.lowmem_reserve)
+            if "counter_lag" in off:
+                zone.stat_threshold = 0
+                zone.nr_free_pages = zone.free_pages()
+                for pcp in zone.pcps:
+                    pcp.vm_stat_diff = 0
+            zone.boot_free = {pfn: entry >> 3 for pfn, entry in zone.buddy.items()}
+        self.cpu = self._cpu
+        self.forget_plans()
+
+    @classmethod
+    def from_recording(cls, name: str | Path, *, state: str = "state0", without: Iterable[str] = ()) -> Machine:
+        """The machine of a recording, at its first moment (``state="state1"``: its last).
+
+        ``name`` is a path or a bare name such as "256M-a-21". Errors: RecordingError, one line.
+        """
+        return cls._of_recording(load_recording(name), state, without)
+
+    @classmethod
+    def _of_recording(cls, recording: Recording, state: str, without: Iterable[str] = ()) -> Machine:
+        m = cls.__new__(cls)
+        memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
+        zones = zones_from_state(recording, state, memmap)
+        profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in zones) else LINUX_6_1
+        if unknown := {zone.name for zone in zones} - set(profile.zone_names):
+            raise ValueError(f"{recording.path}: {state}: no zone {', '.join(sorted(unknown))} in {profile.name}")
+        m._start(profile, zones, recording.name, len(zones[0].pcps), without)
+        memmap.make = m._make_page
+        m.memmap = memmap
+        m.recording = recording
+        m.seed = 0
+        for key in m._sysctls:
+            value = recording.meta.get(key, -1)
+            if isinstance(value, int) and value >= 0:
+                m._sysctls[key] = value
+        ratio = recording.meta.get("lowmem_reserve_ratio")
+        if isinstance(ratio, list) and all(isinstance(r, int) and r >= 0 for r in ratio):
+            m._sysctls["lowmem_reserve_ratio"] = list(ratio)
+        m._settle()
+        return m
+
+    @classmethod
+    def from_procfs(cls, *, buddyinfo: str, zoneinfo: str, without: Iterable[str] = ()) -> Machine:
+        """A machine with the numbers of a real one's /proc files, given as text.
+
+        /proc does not tell which blocks are free, in what order, or of which type: blocks are laid out from
+        each zone's start, largest first, all Movable. So totals, watermarks and verdicts are the real
+        machine's, page frame numbers are not; ``m.note`` says so. Errors: ValueError naming file and line.
+        """
+        m = cls.__new__(cls)
+        profile, zones, cpus, note = procfs.zones_from_procfs(buddyinfo, zoneinfo)
+        m._start(profile, zones, "from /proc", cpus, without)
+        m.note = note
+        m.seed = 0
+        m._settle()
+        return m
+
+    note = ""
+
+    # --- the running CPU, settings -----------------------------------------------------------
+
+    @property
+    def cpu(self) -> int:
+        """The CPU that runs. Set it to go on as another one."""
+        return self._cpu
+
+    @cpu.setter
+    def cpu(self, cpu: int) -> None:
+        if not isinstance(cpu, int) or not 0 <= cpu < self.cpus:
+            raise ValueError(f"m.cpu = {cpu!r}: this machine has CPUs 0 to {self.cpus - 1}")
+        self._cpu = cpu
+        self.plans = self._plans[cpu]
+        for zone in self.zones:
+            zone.pcp = zone.pcps[cpu]
+            update_limit(zone)
+
+    def sysctl(self, name: str, value: Any = None) -> Any:
+        """Read ``vm.NAME``, or write it and recompute what follows from it, as the kernel does.
+
+        Errors: ValueError for a name the model does not have.
+        """
+        key = name.removeprefix("vm.").removeprefix("/proc/sys/vm/")
+        if key not in self._sysctls:
+            raise ValueError(f"sysctl {name!r}: the model has vm.{', vm.'.join(self._sysctls)}")
+        if value is None:
+            return self._sysctls[key]
+        self._sysctls[key] = mm_init.checked_sysctl(key, value, len(self._sysctls["lowmem_reserve_ratio"]))
+        if key == "lowmem_reserve_ratio":
+            mm_init.setup_per_zone_lowmem_reserve(self.zones, value, len(self.kernel.zone_names))
+        elif key in ("min_free_kbytes", "watermark_scale_factor"):
+            self._recompute()
+        elif key == "percpu_pagelist_high_fraction":
+            self._recompute_pcp()
+        self._settle()
+        return None
+
+    def _recompute(self) -> None:
+        mm_init.setup_per_zone_wmarks(
+            self.zones, self._sysctls["min_free_kbytes"], self._sysctls["watermark_scale_factor"]
+        )
+        self._recompute_pcp()
+
+    def _recompute_pcp(self) -> None:
+        for zone in self.zones:
+            batch = mm_init.zone_batchsize(zone.managed)
+            high = mm_init.zone_highsize(zone, batch, self.cpus, self._sysctls["percpu_pagelist_high_fraction"])
+            for pcp in zone.pcps:
+                pcp.batch, pcp.high = batch, high
+
+    # --- plans, pages, events ------------------------------------------------------------------
+
+    def forget_plans(self) -> None:
+        """A watermark changed: every remembered decision is void."""
+        for plans in self._plans:
+            plans.clear()
+
+    def remember(self, key: int, plan: Any) -> None:
+        """Keep a decoded request, unless somebody listens: then every call goes the long way that tells all."""
+        if not self.events.subscribers:
+            self.plans[key] = plan
+
+    def _listen(self) -> None:
+        self.careful = self.tainted or bool(self.events.subscribers)
+        self.forget_plans()
+
+    def zone_of(self, pfn: int) -> Zone | None:
+        """The zone a frame belongs to, None where there is no memory. Kernel: page_zone."""
+        for zone in self.zones:
+            if zone.start_pfn <= pfn < zone.end_pfn:
+                return zone
+        return None
+
+    def _make_page(self, pfn: int) -> Page:
+        zone = self.zone_of(pfn)
+        if zone is None:
+            raise ValueError(f"pfn {pfn}: this machine has no memory there")
+        owned = 1
+        for order in range(MAX_ORDER):
+            if zone.boot_free.get(pfn >> order << order, -1) >= order:
+                owned = 0
+        if zone.boot_run and zone.boot_run[0] <= pfn < zone.boot_run[-1] + (1 << MAX_ORDER - 1):
+            owned = 0
+        return Page(pfn, zone, owned)
+
+    def emit(self) -> None:
+        """Tell the observers of the call that just ended."""
+        for event in expand(self.trail):
+            self.events.emit(event)
+
+    def last_events(self) -> tuple[Event, ...]:
+        """What the last call did, as events."""
+        return tuple(expand(explain.trail_of(self)))
+
+    def drive(self, generator: Generator[None, None, Any]) -> Any:
+        """Run what may sleep until it ends. Nothing else runs on this machine yet, so a sleep ends at once."""
+        while True:
+            try:
+                next(generator)
+            except StopIteration as stop:
+                return stop.value
+
+    # --- what the kernel says ------------------------------------------------------------------
+
+    def printk(self, text: str) -> None:
+        """Add to the kernel log."""
+        self._log.append(text)
+
+    def dmesg(self) -> str:
+        """The kernel log so far."""
+        return "\n".join(self._log)
+
+    def warn_once(self, what: str) -> bool:
+        """True the first time: WARN_ON_ONCE."""
+        first = what not in self._warned
+        self._warned.add(what)
+        return first
+
+    def warn(self, place: str) -> None:
+        """A WARNING in the log, at ``place`` (file:line function)."""
+        self.printk(dmesg.warning(self, place))
+
+    def warn_alloc(self, gfp: int, order: int) -> None:
+        """The report of a failed request, once in ten seconds. Kernel: warn_alloc, mm/page_alloc.c."""
+        if not gfp & 0x2000 and self.warn_once("page allocation failure"):
+            self.printk(dmesg.page_allocation_failure(self, gfp, order))
+
+    def bad_page(self, page: Page, why: str) -> None:
+        """``BUG: Bad page state``. Kernel: bad_page, mm/page_alloc.c."""
+        self.printk(dmesg.bad_page(self, page, why))
+
+    def bug(self, text: str) -> str:
+        """Log the report of a BUG and return it."""
+        report = dmesg.bug(self, text)
+        self.printk(report)
+        return report
+
+    def misuse(self, pfn: int, order: int, text: str) -> None:
+        """Note that the caller broke a rule; from now on every free is looked at closely."""
+        from kmemlab.events import LabMisuse
+
+        self.trail.append((LabMisuse, pfn, order, text))
+        self.tainted = self.careful = True
+        for zone in self.zones:
+            zone.tainted = True
+
+    def note_lost(self, pfn: int, known: int, order: int) -> None:
+        """A block of order ``known`` was freed as ``order``: the rest has no owner and is on no list."""
+        self.misuse(pfn, order, f"handed out with order {known}, freed with order {order}: the rest is lost")
+        self.lost.append((pfn + (1 << order), (1 << known) - (1 << order)))
+
+    def note_lost_block(self, pfn: int) -> None:
+        """A block whose free was refused: its first page has no owner any more."""
+        self.lost.append((pfn, 1 << max(0, self.memmap[pfn].order)))
+
+    # --- looking at it ------------------------------------------------------------------------
+
+    def cat(self, path: str) -> str:
+        """The text of a /proc file as the kernel would print it now. Errors: ValueError lists the files."""
+        return procfs.cat(self, path)
+
+    def explain(self) -> Story:
+        """The last request, step by step, with its numbers."""
+        return explain.explain(self)
+
+    def snapshot(self) -> snapshot.Snapshot:
+        """What panels draw: frozen, shaped like /proc."""
+        return snapshot.take(self)
+
+    def check(self) -> CheckResult:
+        """Check every invariant of the model (AssertionError if one is broken), and name what the caller
+        lost or owns twice."""
+        return check_machine(self)
+
+    def free_pcp(self, zone: str | None = None) -> int:
+        """Pages on all CPUs' lists, of one zone or of all."""
+        zones = self.zones if zone is None else [z for z in self.zones if z.name == zone]
+        if not zones:
+            raise ValueError(f"no zone {zone!r}; this machine has {', '.join(z.name for z in self.zones)}")
+        return sum(pcp.count for z in zones for pcp in z.pcps)
+
+    def copy(self) -> Machine:
+        """An independent machine in the same state, without observers."""
+        events, self.events = self.events, Trace()
+        recording, self.recording = self.recording, None
+        try:
+            twin = copy.deepcopy(self)
+        finally:
+            self.events, self.recording = events, recording
+        twin.recording = recording
+        twin.events = Trace(twin._listen)
+        twin._listen()
+        return twin
+
+    def __repr__(self) -> str:
+        free = ", ".join(f"{z.name} {z.free_pages()} of {z.managed}" for z in self.zones)
+        return f"<Machine {self.label} {self.kernel.name}: pages free: {free}>"
+
+
+_NOWHERE = Zone("", -1, 0, 0, 0, 0)
+
+# The kernel's names become methods here: inside the class body Python would mangle those with two underscores.
+for _module in (page_alloc, page_free):
+    for _name in _module.__all__:
+        _function = getattr(_module, _name)
+        if isinstance(_function, Callable) and not isinstance(_function, type):  # type: ignore[arg-type]
+            if _name not in ("get_order",):
+                setattr(Machine, _name, _function)
+Machine.get_order = staticmethod(page_alloc.get_order)  # type: ignore[attr-defined]

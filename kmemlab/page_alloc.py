@@ -1,0 +1,457 @@
+"""The page allocator's entrance: ``alloc_pages`` down the zonelist, to a page or to NULL.
+
+Kernel: mm/page_alloc.c, the functions of the same names.
+
+A request is decoded once into a ``Plan`` and remembered in ``m.plans``; as long as nobody listens to
+events and the first zone's per-CPU list has what is asked, a call is a look-up and a ``pop``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from kmemlab import events
+from kmemlab.buddy import reserve_highatomic_pageblock, rmqueue_buddy, unreserve_highatomic_pageblock
+from kmemlab.gfp import gfp_migratetype, gfp_zone
+from kmemlab.mmzone import (
+    ALLOC_CPUSET,
+    ALLOC_HIGHATOMIC,
+    ALLOC_KSWAPD,
+    ALLOC_MIN_RESERVE,
+    ALLOC_NO_WATERMARKS,
+    ALLOC_NOFRAGMENT,
+    ALLOC_NON_BLOCK,
+    MAX_ORDER,
+    PAGE_ALLOC_COSTLY_ORDER,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    WMARK_LOW,
+    WMARK_MIN,
+    WMARK_NAMES,
+    Page,
+    Zone,
+    reduced_mark,
+    unusable_free,
+)
+from kmemlab.null import NULL, Null
+from kmemlab.page_free import __free_pages, drain_all_pages, free_block
+from kmemlab.pcplist import rmqueue_bulk
+
+if TYPE_CHECKING:
+    from kmemlab.machine import Machine
+
+__all__ = [
+    "Plan",
+    "__alloc_pages",
+    "__get_free_page",
+    "__get_free_pages",
+    "alloc_page",
+    "alloc_pages",
+    "alloc_pages_bulk",
+    "alloc_pages_exact",
+    "free_page",
+    "free_pages",
+    "free_pages_exact",
+    "get_order",
+    "get_page_from_freelist",
+    "get_zeroed_page",
+    "gfp_to_alloc_flags",
+    "page_address",
+    "page_to_pfn",
+    "plan_for",
+    "rmqueue",
+    "split_page",
+    "virt_to_page",
+    "zone_watermark_fast",
+]
+
+
+class Plan:
+    """A request decoded: which zones in which order, which list, which numbers to beat.
+
+    ``need`` is what the first zone's free counter must exceed on the fast path, in pages; ``pages`` the
+    per-CPU list that would serve it there, or ``()`` for an order that has none.
+    Kernel: struct alloc_context, mm/internal.h.
+    """
+
+    __slots__ = (
+        "alloc_flags", "gfp", "highest_zoneidx", "migratetype", "need", "nr", "order", "pages", "pcp", "row",
+        "zone", "zones",
+    )  # fmt: skip
+
+    def __init__(self, m: Machine, gfp: int, order: int) -> None:
+        self.gfp = gfp = int(gfp)
+        self.order = order
+        self.nr = 1 << order
+        self.migratetype = gfp_migratetype(gfp)
+        self.highest_zoneidx = gfp_zone(gfp, highmem=m.kernel.highmem)
+        self.zones = tuple(zone for zone in m.zonelist if zone.idx <= self.highest_zoneidx)
+        self.zone = zone = self.zones[0]
+        self.alloc_flags = WMARK_LOW | gfp & ALLOC_KSWAPD
+        if zone.name == "Normal" and m.nofragment:
+            self.alloc_flags |= ALLOC_NOFRAGMENT
+        self.row = m.pindex[order]
+        self.pcp = zone.pcp
+        self.pages = zone.pcp.lists[self.row[self.migratetype]] if self.row else ()
+        mark = zone.wmark[WMARK_LOW] + zone.watermark_boost
+        self.need = mark + zone.lowmem_reserve[self.highest_zoneidx] + unusable_free(zone, order, 0)
+
+
+def alloc_pages(m: Machine, gfp: int, order: int = 0) -> Page | Null:
+    """A block of ``2**order`` physically contiguous pages, or NULL.
+
+    Kernel: alloc_pages, mm/page_alloc.c. Errors: an order above 10 warns once and gives NULL.
+    Left out: cpusets, memory cgroups, several nodes.
+
+    >>> from kmemlab import Machine, GFP_KERNEL
+    >>> m = Machine("linux-6.1", memory="64M")
+    >>> page = m.alloc_pages(GFP_KERNEL, 3)
+    >>> page.pfn % 8
+    0
+    """
+    plan = m.plans.get(gfp + (order << 32))
+    if plan is not None:
+        pages = plan.pages
+        if pages:
+            zone = plan.zone
+            if zone.nr_free_pages > plan.need and (not order or zone.has_block(order, 0)):
+                page: Page = pages.pop()
+                pcp = plan.pcp
+                pcp.count -= plan.nr
+                pcp.free_factor >>= 1
+                page.refcount = 1
+                page.order = order
+                page.gfp = gfp
+                m.calls += 1
+                m.last_plan = plan
+                m.last_page = page
+                return page
+    return __alloc_pages(m, gfp, order)
+
+
+def __alloc_pages(m: Machine, gfp: int, order: int) -> Page | Null:  # noqa: N807
+    """The whole way of a request: checks, the first walk over the zones, the slow path, the events."""
+    plan = plan_for(m, gfp, order)
+    m.calls += 1
+    m.last_plan = None
+    trail = m.trail
+    trail.clear()
+    trail.append((events.LabRequest, gfp, order, m.cpu))
+    page: Page | None = None
+    if plan is None:
+        if not gfp & 0x2000 and m.warn_once("order"):
+            m.warn("mm/page_alloc.c:5634 __alloc_pages+0x2a9/0x330")
+        trail.append((events.LabNull, f"order {order} is above the largest block, order {MAX_ORDER - 1}"))
+    else:
+        page = get_page_from_freelist(m, plan, plan.alloc_flags)
+        if page is None:
+            page = m.drive(__alloc_pages_slowpath(m, plan))
+    if page is not None:
+        trail.append((events.LabReturn, page.zone.name, page.pfn, order, page.mt))
+    if m.events.subscribers:
+        m.emit()
+    return NULL if page is None else page
+
+
+def plan_for(m: Machine, gfp: int, order: int) -> Plan | None:
+    """The remembered Plan of a request, None for an order above the largest block.
+
+    Errors: TypeError or ValueError for what C's compiler would have refused.
+    """
+    key = gfp + (order << 32)
+    plan = m.plans.get(key)
+    if plan is not None:
+        return plan
+    if not isinstance(gfp, int) or not 0 <= gfp < 1 << 32:
+        raise ValueError(f"alloc_pages: gfp must be a mask such as GFP_KERNEL, not {gfp!r}")
+    if not isinstance(order, int) or order < 0:
+        raise ValueError(
+            f"alloc_pages: order must be a whole number from 0 to {MAX_ORDER - 1}, not {order!r}; "
+            "2**order pages are given, get_order(bytes) tells the order for a size"
+        )
+    if order >= MAX_ORDER:
+        return None
+    plan = Plan(m, gfp, order)
+    m.remember(key, plan)
+    return plan
+
+
+def zone_watermark_fast(zone: Zone, plan: Plan, alloc_flags: int) -> bool:
+    """Whether the zone may serve the request: free pages that count > mark + protection, and a block exists.
+
+    Kernel: zone_watermark_fast and __zone_watermark_ok, mm/page_alloc.c.
+    """
+    order = plan.order
+    free = zone.nr_free_pages
+    unusable = unusable_free(zone, order, alloc_flags)
+    wmark = alloc_flags & 3
+    base = zone.wmark[wmark] + zone.watermark_boost
+    protection = zone.lowmem_reserve[plan.highest_zoneidx]
+    mark = reduced_mark(base, alloc_flags)
+    enough = free - unusable > mark + protection
+    if not enough and not order and wmark == WMARK_MIN and plan.gfp & 0x200 and zone.watermark_boost:
+        # GFP_ATOMIC alone may look below the boost, which is there to wake kswapd, not to make it fail.
+        base = zone.wmark[WMARK_MIN]
+        mark = reduced_mark(base, alloc_flags)
+        enough = free - unusable > mark + protection
+    block = enough and (not order or zone.has_block(order, alloc_flags))
+    zone.trail.append((events.LabZone, zone.name, free, unusable, base, mark, protection, enough, block))
+    return block
+
+
+def get_page_from_freelist(m: Machine, plan: Plan, alloc_flags: int) -> Page | None:
+    """One walk over the zones, highest first; a second one without NOFRAGMENT when all would have to mix types."""
+    trail = m.trail
+    while True:
+        wmark = "none" if alloc_flags & ALLOC_NO_WATERMARKS else WMARK_NAMES[alloc_flags & 3]
+        trail.append((events.LabAttempt, wmark, alloc_flags))
+        for zone in plan.zones:
+            if zone_watermark_fast(zone, plan, alloc_flags) or alloc_flags & ALLOC_NO_WATERMARKS:
+                page = rmqueue(m, zone, plan, alloc_flags)
+                if page is not None:
+                    page.refcount = 1
+                    page.order = plan.order
+                    page.gfp = plan.gfp
+                    if alloc_flags & ALLOC_HIGHATOMIC and m.highatomic:
+                        reserve_highatomic_pageblock(zone, page.pfn)
+                    return page
+                nofragment = bool(alloc_flags & ALLOC_NOFRAGMENT)
+                trail.append((events.LabNoBlock, zone.name, plan.order, plan.migratetype, nofragment))
+        if not alloc_flags & ALLOC_NOFRAGMENT:
+            return None
+        alloc_flags &= ~ALLOC_NOFRAGMENT
+
+
+def rmqueue(m: Machine, zone: Zone, plan: Plan, alloc_flags: int) -> Page | None:
+    """Take a block from a zone that may serve: this CPU's list (refilled if empty), else the buddy lists."""
+    order, migratetype, page = plan.order, plan.migratetype, None
+    trail = m.trail
+    if plan.gfp & 0x8000 and order > 1 and m.warn_once("nofail order"):
+        m.warn("mm/page_alloc.c:3891 get_page_from_freelist+0x1c2/0x11b0")
+    if plan.row:
+        pcp = zone.pcp
+        pcp.free_factor >>= 1
+        pages = pcp.lists[plan.row[migratetype]]
+        trail.append((events.LabPcp, zone.name, pcp.cpu, order, migratetype, bool(pages), len(pages)))
+        if not pages:
+            batch = pcp.batch
+            if batch > 1:
+                batch = max(batch >> order, 2) if m.batch_scale else batch
+            pcp.count += rmqueue_bulk(zone, order, batch, pages, migratetype, alloc_flags, m.memmap) << order
+        if pages:
+            page = pages.pop()
+            pcp.count -= plan.nr
+    if page is None:
+        pfn, taken = rmqueue_buddy(zone, order, migratetype, alloc_flags)
+        if pfn >= 0:
+            page = m.memmap[pfn]
+            page.mt = taken
+            trail.append((events.MmPageAllocZoneLocked, pfn, order, taken, int(order == 0)))
+    if zone.boosted:
+        zone.boosted = False
+        trail.append((events.MmVmscanWakeupKswapd, zone.name, 0, 0))
+    return page
+
+
+def gfp_to_alloc_flags(gfp: int, order: int) -> int:
+    """The rights of a request on the slow path. Kernel: gfp_to_alloc_flags, mm/page_alloc.c."""
+    flags = WMARK_MIN | ALLOC_CPUSET | gfp & (ALLOC_MIN_RESERVE | ALLOC_KSWAPD)
+    if not gfp & 0x400:
+        if not gfp & 0x80000:
+            flags |= ALLOC_NON_BLOCK
+            if order > 0 and flags & ALLOC_MIN_RESERVE:
+                flags |= ALLOC_HIGHATOMIC
+        if flags & ALLOC_MIN_RESERVE:
+            flags &= ~ALLOC_CPUSET
+    return flags
+
+
+def __perform_reclaim(m: Machine, plan: Plan) -> Generator[None, None, int]:  # noqa: N807
+    """Direct reclaim: pages freed. A machine without page cache has nothing to reclaim."""
+    yield
+    return 0
+
+
+def __alloc_pages_slowpath(m: Machine, plan: Plan) -> Generator[None, None, Page | None]:  # noqa: N807
+    """What follows when no zone is above ``low``: wake kswapd, the reserves, reclaim. May sleep at a ``yield``.
+
+    Left out so far: compaction and the OOM killer; a request that would reach them gets NULL and is told so.
+    """
+    gfp, order = plan.gfp, plan.order
+    if gfp & 0x600 == 0x600 and m.warn_once("atomic reclaim"):
+        m.warn("mm/page_alloc.c:5118 __alloc_pages_slowpath.constprop.0+0xccc/0xe70")
+    alloc_flags = gfp_to_alloc_flags(gfp, order)
+    for attempt in range(2):
+        if alloc_flags & ALLOC_KSWAPD:
+            m.trail.append((events.MmVmscanWakeupKswapd, plan.zone.name, order, gfp))
+        if attempt and gfp & 0x20000 and not gfp & 0x80000:
+            alloc_flags = ALLOC_NO_WATERMARKS | alloc_flags & ALLOC_KSWAPD
+        page = get_page_from_freelist(m, plan, alloc_flags)
+        if page is not None:
+            return page
+    if not gfp & 0x400:
+        return _nopage(m, plan, "the mask has no __GFP_DIRECT_RECLAIM, so nothing more is tried")
+    retries = 0
+    while True:
+        progress = yield from __perform_reclaim(m, plan)
+        m.trail.append((events.LabReclaim, progress, retries))
+        if progress:
+            page = get_page_from_freelist(m, plan, alloc_flags)
+            if page is None:
+                unreserve_highatomic_pageblock(plan.zones, plan.migratetype, False)
+                drain_all_pages(m)
+                page = get_page_from_freelist(m, plan, alloc_flags)
+            if page is not None:
+                return page
+        if gfp & 0x10000:
+            return _nopage(m, plan, "__GFP_NORETRY: one round of reclaim, then NULL")
+        if order > PAGE_ALLOC_COSTLY_ORDER and not gfp & 0x4000:
+            return _nopage(m, plan, f"order {order} is costly (above {PAGE_ALLOC_COSTLY_ORDER}): one round, then NULL")
+        retries = 0 if progress and order <= PAGE_ALLOC_COSTLY_ORDER else retries + 1
+        if retries > 16:
+            if unreserve_highatomic_pageblock(plan.zones, plan.migratetype, True):
+                retries = 0
+            else:
+                return _nopage(m, plan, "16 fruitless rounds of reclaim; the kernel would now call the OOM killer")
+        page = get_page_from_freelist(m, plan, alloc_flags)
+        if page is not None:
+            return page
+
+
+def _nopage(m: Machine, plan: Plan, reason: str) -> None:
+    """The request fails: the log gets the kernel's report unless the mask says NOWARN."""
+    m.trail.append((events.LabNull, reason))
+    m.warn_alloc(plan.gfp, plan.order)
+
+
+def alloc_page(m: Machine, gfp: int) -> Page | Null:
+    """One page, or NULL. Kernel: alloc_page, include/linux/gfp.h."""
+    return alloc_pages(m, gfp, 0)
+
+
+def alloc_pages_bulk(m: Machine, nr_pages: int, gfp: int = 0xCC0) -> list[Page]:
+    """Up to ``nr_pages`` single pages at once, straight from this CPU's list of the first zone that has room.
+
+    Kernel: __alloc_pages_bulk, mm/page_alloc.c. Masks with __GFP_ACCOUNT get one page, as there.
+    """
+    plan = plan_for(m, gfp, 0)
+    assert plan is not None
+    m.trail.clear()
+    m.last_plan = None
+    if nr_pages > 1 and not gfp & 0x400000:
+        for zone in plan.zones:
+            mark = zone.wmark[WMARK_LOW] + zone.watermark_boost + nr_pages
+            protection = zone.lowmem_reserve[plan.zone.idx]
+            if zone.nr_free_pages - unusable_free(zone, 0, 0) > mark + protection:
+                pages = _take_from_pcp(m, zone, plan, nr_pages)
+                if pages:
+                    return pages
+                break
+    page = __alloc_pages(m, gfp, 0)
+    return [page] if isinstance(page, Page) else []
+
+
+def _take_from_pcp(m: Machine, zone: Zone, plan: Plan, nr_pages: int) -> list[Page]:
+    pcp, taken = zone.pcp, []
+    if plan.row is None:
+        return taken
+    pages = pcp.lists[plan.row[plan.migratetype]]
+    while len(taken) < nr_pages:
+        if not pages:
+            batch = max(pcp.batch, 2) if pcp.batch > 1 else pcp.batch
+            pcp.count += rmqueue_bulk(zone, 0, batch, pages, plan.migratetype, WMARK_LOW, m.memmap)
+            if not pages:
+                break
+        page = pages.pop()
+        pcp.count -= 1
+        page.refcount, page.order, page.gfp = 1, 0, plan.gfp
+        taken.append(page)
+    m.calls += len(taken)
+    return taken
+
+
+def __get_free_pages(m: Machine, gfp: int, order: int) -> int:  # noqa: N807
+    """The linear-map address of ``2**order`` pages, 0 on failure. HighMem has no address, so the bit is dropped.
+
+    Kernel: __get_free_pages, mm/page_alloc.c.
+    """
+    page = alloc_pages(m, gfp & ~0x2, order)
+    return page_address(m, page) if page else 0
+
+
+def __get_free_page(m: Machine, gfp: int) -> int:  # noqa: N807
+    """The address of one page, 0 on failure. Kernel: __get_free_page, include/linux/gfp.h."""
+    return __get_free_pages(m, gfp, 0)
+
+
+def get_zeroed_page(m: Machine, gfp: int) -> int:
+    """The address of one page full of zeros, 0 on failure. Kernel: get_zeroed_page, mm/page_alloc.c."""
+    return __get_free_pages(m, gfp | 0x100, 0)
+
+
+def free_pages(m: Machine, addr: int, order: int) -> None:
+    """Give back what ``__get_free_pages`` returned; address 0 is ignored. Kernel: free_pages, mm/page_alloc.c."""
+    if addr:
+        __free_pages(m, virt_to_page(m, addr), order)
+
+
+def free_page(m: Machine, addr: int) -> None:
+    """Give back one page by its address. Kernel: free_page, include/linux/gfp.h."""
+    free_pages(m, addr, 0)
+
+
+def alloc_pages_exact(m: Machine, size: int, gfp: int) -> int:
+    """The address of just enough contiguous pages for ``size`` bytes: what 2**order has too many goes back.
+
+    The spare pages are freed one by one to the tails of their lists. Kernel: alloc_pages_exact.
+    """
+    order = get_order(size)
+    addr = __get_free_pages(m, gfp & ~0x40002, order)
+    if addr:
+        page = virt_to_page(m, addr)
+        split_page(m, page, order)
+        first, used = page.pfn, -(-size // PAGE_SIZE)
+        for pfn in range(first + used, first + (1 << order)):
+            free_block(m, m.memmap[pfn], 0, to_tail=True)
+    return addr
+
+
+def free_pages_exact(m: Machine, addr: int, size: int) -> None:
+    """Give back what ``alloc_pages_exact`` returned, page by page. Kernel: free_pages_exact."""
+    for offset in range(0, size, PAGE_SIZE):
+        free_page(m, addr + offset)
+
+
+def split_page(m: Machine, page: Page, order: int) -> None:
+    """Make ``2**order`` single pages of one block, each to be freed by itself. Kernel: split_page."""
+    for pfn in range(page.pfn, page.pfn + (1 << order)):
+        single = m.memmap[pfn]
+        single.refcount, single.order, single.gfp, single.mt = 1, 0, page.gfp, page.mt
+
+
+def get_order(size: int) -> int:
+    """The smallest order whose block holds ``size`` bytes. Kernel: get_order, include/asm-generic/getorder.h.
+
+    >>> get_order(4096), get_order(4097)
+    (0, 1)
+    """
+    return max(0, (size - 1 >> PAGE_SHIFT).bit_length())
+
+
+def page_to_pfn(m: Machine, page: Page) -> int:
+    """The page frame number. Kernel: page_to_pfn, include/asm-generic/memory_model.h."""
+    return page.pfn
+
+
+def page_address(m: Machine, page: Page) -> int:
+    """Where the kernel sees the page: start of the linear map + pfn * 4096; 0 for HighMem. Kernel: page_address."""
+    return 0 if page.zone.name == "HighMem" else m.kernel.page_offset + (page.pfn << PAGE_SHIFT)
+
+
+def virt_to_page(m: Machine, addr: int) -> Page:
+    """The page behind a linear-map address. Errors: ValueError for an address outside the machine's memory."""
+    pfn = addr - m.kernel.page_offset >> PAGE_SHIFT
+    if pfn < 0 or m.zone_of(pfn) is None:
+        raise ValueError(f"virt_to_page: {addr:#x} is not an address of this machine's memory")
+    return m.memmap[pfn]
