@@ -7,13 +7,14 @@ All state hangs on it; two machines never share anything. The functions are thos
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-from kmemlab import dmesg, explain, mm_init, page_alloc, page_free, procfs, snapshot
+from kmemlab import dmesg, explain, mm_init, observe, page_alloc, page_free, procfs
 from kmemlab.check import CheckResult, check_machine
 from kmemlab.events import Event, Trace, expand
+from kmemlab.from_procfs import NOTE, zones_from_procfs
 from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
 from kmemlab.mmzone import (
     MAX_ORDER,
@@ -28,6 +29,7 @@ from kmemlab.mmzone import (
 )
 from kmemlab.pcplist import update_limit
 from kmemlab.recording import Recording, load_recording, zones_from_state
+from kmemlab.snapshot import Snapshot
 from kmemlab.story import Story
 
 __all__ = ["RULES", "Machine"]
@@ -67,13 +69,19 @@ class Machine:
             raise ValueError(f"cpus={cpus!r}: a machine has 1 to 256 CPUs")
         profile = KERNELS[kernel]
         pages = mm_init.parse_memory(memory)
-        zones = mm_init.boot_zones(profile, pages, mm_init.parse_cmdline(cmdline), cpus)
+        options = mm_init.parse_cmdline(cmdline)
+        zones, empty = mm_init.boot_zones(profile, pages, options, cpus)
         self._start(profile, zones, str(memory), cpus, without)
+        self.empty_zones = empty
         self.seed = seed
-        self._sysctls["min_free_kbytes"] = mm_init.calculate_min_free_kbytes(zones, thp=True)
+        thp = options.get("transparent_hugepage") != "never"
+        self._sysctls["min_free_kbytes"] = mm_init.calculate_min_free_kbytes(zones, thp=thp)
         self._recompute()
         mm_init.setup_per_zone_lowmem_reserve(zones, profile.lowmem_reserve_ratio, len(profile.zone_names))
         self._settle()
+        for name, value in options.items():
+            if name.startswith("sysctl.vm."):
+                self.sysctl(name.removeprefix("sysctl."), int(value))
 
     def _start(
         self, profile: KernelProfile, zones: list[Zone], label: str, cpus: int, without: Iterable[str]
@@ -85,6 +93,8 @@ class Machine:
         self.kernel = profile
         self.label = label
         self.zones = zones
+        self.empty_zones: list[Zone] = []
+        self.carried: dict[str, int] = {}  # rows of /proc files that came with the machine, not held by the model
         self.zonelist = tuple(sorted(zones, key=lambda zone: -zone.idx))
         self.cpus = cpus
         self.calls = 0
@@ -134,7 +144,7 @@ class Machine:
                 zone.lowmem_reserve = [0] * len(zone.lowmem_reserve)
             if "counter_lag" in off:
                 zone.stat_threshold = 0
-                zone.nr_free_pages = zone.free_pages()
+                zone.nr_free_pages = zone.free_pages() + zone.counter_gap
                 for pcp in zone.pcps:
                     pcp.vm_stat_diff = 0
             zone.boot_free = {pfn: entry >> 3 for pfn, entry in zone.buddy.items()}
@@ -153,13 +163,13 @@ class Machine:
     def _of_recording(cls, recording: Recording, state: str, without: Iterable[str] = ()) -> Machine:
         m = cls.__new__(cls)
         memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
-        zones = zones_from_state(recording, state, memmap)
+        zones, empty = zones_from_state(recording, state, memmap)
         profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in zones) else LINUX_6_1
         if unknown := {zone.name for zone in zones} - set(profile.zone_names):
             raise ValueError(f"{recording.path}: {state}: no zone {', '.join(sorted(unknown))} in {profile.name}")
         m._start(profile, zones, recording.name, len(zones[0].pcps), without)
         memmap.make = m._make_page
-        m.memmap = memmap
+        m.memmap, m.empty_zones = memmap, empty
         m.recording = recording
         m.seed = 0
         for key in m._sysctls:
@@ -181,9 +191,11 @@ class Machine:
         machine's, page frame numbers are not; ``m.note`` says so. Errors: ValueError naming file and line.
         """
         m = cls.__new__(cls)
-        profile, zones, cpus, note = procfs.zones_from_procfs(buddyinfo, zoneinfo)
-        m._start(profile, zones, "from /proc", cpus, without)
-        m.note = note
+        memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
+        profile, zones, empty, carried = zones_from_procfs(buddyinfo, zoneinfo, memmap)
+        m._start(profile, zones, "from /proc", len(zones[0].pcps), without)
+        memmap.make = m._make_page
+        m.memmap, m.empty_zones, m.carried, m.note = memmap, empty, carried, NOTE
         m.seed = 0
         m._settle()
         return m
@@ -355,9 +367,9 @@ class Machine:
         """The last request, step by step, with its numbers."""
         return explain.explain(self)
 
-    def snapshot(self) -> snapshot.Snapshot:
+    def snapshot(self) -> Snapshot:
         """What panels draw: frozen, shaped like /proc."""
-        return snapshot.take(self)
+        return observe.take_snapshot(self)
 
     def check(self) -> CheckResult:
         """Check every invariant of the model (AssertionError if one is broken), and name what the caller
@@ -392,10 +404,12 @@ class Machine:
 _NOWHERE = Zone("", -1, 0, 0, 0, 0)
 
 # The kernel's names become methods here: inside the class body Python would mangle those with two underscores.
-for _module in (page_alloc, page_free):
-    for _name in _module.__all__:
-        _function = getattr(_module, _name)
-        if isinstance(_function, Callable) and not isinstance(_function, type):  # type: ignore[arg-type]
-            if _name not in ("get_order",):
-                setattr(Machine, _name, _function)
+for _function in (
+    page_alloc.alloc_pages, page_alloc.alloc_page, page_alloc.alloc_pages_bulk, page_alloc.__get_free_pages,
+    page_alloc.__get_free_page, page_alloc.get_zeroed_page, page_alloc.free_pages, page_alloc.free_page,
+    page_alloc.alloc_pages_exact, page_alloc.free_pages_exact, page_alloc.split_page, page_alloc.page_to_pfn,
+    page_alloc.virt_to_page, page_alloc.page_address, page_free.__free_pages, page_free.__free_page,
+    page_free.get_page, page_free.put_page, page_free.drain_all_pages,
+):  # fmt: skip
+    setattr(Machine, _function.__name__, _function)
 Machine.get_order = staticmethod(page_alloc.get_order)  # type: ignore[attr-defined]

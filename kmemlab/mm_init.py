@@ -9,15 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isqrt
+from typing import Any
 
-from kmemlab.mmzone import PAGE_SHIFT, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER, Zone, mult_frac
+from kmemlab.kernels import KernelProfile
+from kmemlab.mmzone import (
+    MAX_ORDER,
+    MIGRATE_MOVABLE,
+    PAGE_SHIFT,
+    PAGEBLOCK_NR_PAGES,
+    PAGEBLOCK_ORDER,
+    PerCpuPages,
+    Zone,
+    mult_frac,
+)
 
 __all__ = [
+    "boot_zones",
     "calculate_min_free_kbytes",
     "calculate_normal_threshold",
+    "checked_sysctl",
+    "free_boot_range",
     "is_highmem",
     "pageblocks",
     "nr_free_buffer_pages",
+    "parse_cmdline",
     "parse_memory",
     "ram_ranges",
     "setup_per_zone_lowmem_reserve",
@@ -46,9 +61,12 @@ def parse_memory(text: str | int) -> int:
 
 
 def ram_ranges(pages: int) -> list[tuple[int, int]]:
-    """Where a PC has its RAM, as (first pfn, end pfn): a hole below 1 MiB, and from 3 to 4 GiB once needed."""
+    """Where a PC has its RAM, as (first pfn, end pfn): a hole below 1 MiB, and from 3 to 4 GiB once needed.
+
+    The firmware keeps the last 128 KiB below 4 GiB for its tables.
+    """
     low = pages if pages <= 0xE0000 else 0xC0000
-    ranges = [(1, 159), (256, low)]
+    ranges = [(1, 159), (256, low - 32)]
     if pages > low:
         ranges.append((1 << 20, (1 << 20) + pages - low))
     return ranges
@@ -68,10 +86,11 @@ def nr_free_buffer_pages(zones: Sequence[Zone]) -> int:
 def calculate_min_free_kbytes(zones: Sequence[Zone], *, thp: bool) -> int:
     """``vm.min_free_kbytes`` of a machine: the square root of 16 x lowmem, in kB.
 
-    With transparent huge pages khugepaged raises it to 11 pageblocks a zone, if that is below 5 % of memory.
+    With transparent huge pages khugepaged raises it to 11 pageblocks a zone, 5 % of memory at most; below
+    512 MiB of managed memory they are off by default.
     """
     value = min(max(isqrt(16 * (nr_free_buffer_pages(zones) << PAGE_SHIFT - 10)), 128), 262144)
-    if thp:
+    if thp and sum(zone.managed for zone in zones) >= 512 << 20 - PAGE_SHIFT:
         setup_per_zone_wmarks(zones, value)
         populated = sum(zone.name not in ("HighMem", "Movable") for zone in zones)
         recommended = min(PAGEBLOCK_NR_PAGES * populated * 11, nr_free_buffer_pages(zones) // 20)
@@ -126,9 +145,141 @@ def calculate_normal_threshold(zone: Zone, cpus: int) -> int:
     return min(125, 2 * cpus.bit_length() * (1 + mem.bit_length()))
 
 
+# What Debian's kernel keeps for itself before anybody asks: its image and early tables, in pages.
+KERNEL_PAGES = 11440
+_SYSCTL_RANGE = {
+    "min_free_kbytes": (1, 1 << 40),
+    "watermark_boost_factor": (0, 1 << 31),
+    "watermark_scale_factor": (1, 3000),
+    "percpu_pagelist_high_fraction": (0, 1 << 31),
+}
+
+
+def checked_sysctl(name: str, value: Any, nr_zones: int) -> Any:
+    """``value`` if it may be written to ``vm.NAME``; ValueError says what may."""
+    if name == "lowmem_reserve_ratio":
+        if not isinstance(value, (list, tuple)) or len(value) != nr_zones:
+            raise ValueError(f"vm.{name} takes {nr_zones} numbers, one a zone, not {value!r}")
+        if not all(isinstance(each, int) and each >= 0 for each in value):
+            raise ValueError(f"vm.{name} takes whole numbers from 0, not {value!r}")
+        return list(value)
+    low, high = _SYSCTL_RANGE[name]
+    if not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"vm.{name} takes a number from {low} to {high}, not {value!r}")
+    if name == "percpu_pagelist_high_fraction" and 0 < value < 8:
+        raise ValueError(f"vm.{name} takes 0 or a number from 8, not {value}")
+    return value
+
+
+def parse_cmdline(cmdline: str) -> dict[str, str]:
+    """Boot options the page allocator knows: kernelcore=, movablecore=, transparent_hugepage=,
+    sysctl.vm.NAME=. Errors: ValueError names an option the model does not have."""
+    options = {}
+    for word in cmdline.split():
+        name, _, value = word.partition("=")
+        if name not in ("kernelcore", "movablecore", "transparent_hugepage") and not name.startswith("sysctl.vm."):
+            raise ValueError(f"cmdline: {name!r} is not an option this model has")
+        options[name] = value
+    return options
+
+
+def _movable_start(ranges: Sequence[tuple[int, int]], options: dict[str, str]) -> int | None:
+    """First pfn of zone Movable when kernelcore= or movablecore= ask for one."""
+    total = sum(end - first for first, end in ranges)
+    if "kernelcore" in options:
+        core = parse_memory(options["kernelcore"])
+    elif "movablecore" in options:
+        core = max(0, total - parse_memory(options["movablecore"]))
+    else:
+        return None
+    for first, end in ranges:
+        if core < end - first:
+            return -(-(first + core) // 1024) * 1024
+        core -= end - first
+    return None
+
+
+def boot_zones(profile: KernelProfile, pages: int, options: dict[str, str], cpus: int) -> tuple[list[Zone], list[Zone]]:
+    """(populated zones, empty zones) of a machine just booted, with all memory free but the kernel's own.
+
+    The kernel image lies from 16 MiB on, the page descriptors (64 bytes a page) at the end of memory.
+    """
+    ranges = ram_ranges(pages)
+    last = ranges[-1][1]
+    movable = _movable_start(ranges, options)
+    memmap_pages = pages // 64
+    image = range(4096, 4096 + min(KERNEL_PAGES, pages // 4))
+    kept = (1, 256), (image.start, image.stop), (last - memmap_pages, last)
+    types = bytearray(b"\1") * (pageblocks(last) + 2)
+    zones, empty = [], []
+    floor = 1
+    for idx, (name, bound) in enumerate(zip(profile.zone_names, profile.zone_ends, strict=True)):
+        end = min(last, bound if bound is not None else last)
+        if movable is not None and name != "Movable":
+            end = min(end, movable)
+        if name == "Device" or (name == "Movable" and movable is None):
+            end = floor
+        zone = _boot_zone(name, idx, floor, end, ranges, kept)
+        zone.pageblock_mt = types
+        zone.stat_threshold = calculate_normal_threshold(zone, cpus)
+        zone.lowmem_reserve = [0] * len(profile.zone_names)
+        zone.pcps = [PerCpuPages(cpu) for cpu in range(cpus)]
+        zone.pcp = zone.pcps[0]
+        (zones if zone.managed else empty).append(zone)
+        floor = max(floor, end)
+    return zones, empty
+
+
+def _cut(ranges: Sequence[tuple[int, int]], first: int, end: int) -> list[tuple[int, int]]:
+    """The parts of ``ranges`` between ``first`` and ``end``."""
+    return [(max(a, first), min(b, end)) for a, b in ranges if max(a, first) < min(b, end)]
+
+
+def _boot_zone(
+    name: str, idx: int, first: int, end: int, ranges: Sequence[tuple[int, int]], kept: Sequence[tuple[int, int]]
+) -> Zone:
+    ram = _cut(ranges, first, end)
+    free = ram
+    for low, high in kept:
+        free = [part for a, b in free for part in _cut([(a, min(b, low)), (max(a, high), b)], a, b)]
+    present = sum(b - a for a, b in ram)
+    managed = sum(b - a for a, b in free)
+    zone = Zone(name, idx, first if managed else 0, end - first if managed else 0, present, managed)
+    zone.spans = [(a, b - a) for a, b in ram]
+    zone.reserved = [(a, b - a) for low, high in kept for a, b in _cut(ram, low, high)]
+    for a, b in free:
+        free_boot_range(zone, a, b)
+    zone.nr_free_pages = managed
+    return zone
+
+
+def free_boot_range(zone: Zone, first: int, end: int) -> None:
+    """Hand memory to the buddy lists as the boot allocator does: ascending, the largest aligned blocks, at the tails.
+
+    A long run of top-order blocks is not stored one by one. Kernel: __free_pages_memory, mm/memblock.c.
+    """
+    top = MAX_ORDER - 1
+    while first < end:
+        order = min(top, (first & -first).bit_length() - 1 if first else top, (end - first).bit_length() - 1)
+        if order == top and end - first >= 256 << top and not zone.run:
+            zone.run = zone.boot_run = range(first, end >> top << top, 1 << top)
+            first = zone.run[-1] + (1 << top)
+            if not zone.free_area[top][MIGRATE_MOVABLE]:
+                _store_head_of_run(zone)
+            continue
+        area = zone.free_area[order][MIGRATE_MOVABLE]
+        area[first] = None
+        area.move_to_end(first, last=False)
+        zone.buddy[first] = order << 3 | MIGRATE_MOVABLE
+        first += 1 << order
+
+
+def _store_head_of_run(zone: Zone) -> None:
+    pfn, zone.run = zone.run[0], zone.run[1:]
+    zone.free_area[MAX_ORDER - 1][MIGRATE_MOVABLE][pfn] = None
+    zone.buddy[pfn] = (MAX_ORDER - 1) << 3 | MIGRATE_MOVABLE
+
+
 def pageblocks(pages: int) -> int:
     """Pageblocks that cover ``pages`` frames from 0."""
     return -(-pages >> PAGEBLOCK_ORDER)
-def boot_zones(*a): pass
-def parse_cmdline(*a): pass
-def checked_sysctl(*a): pass

@@ -172,6 +172,7 @@ class Zone:
         self.reclaim_active = False  # ZONE_RECLAIM_ACTIVE
         self.nr_free_pages = 0
         self.stat_threshold = 0
+        self.counter_gap = 0  # a zone made from /proc: its counter and its lists were read at different moments
         self.free_area: list[list[OrderedDict[int, None]]] = [
             [OrderedDict() for _ in range(MIGRATE_TYPES)] for _ in range(MAX_ORDER)
         ]
@@ -212,7 +213,7 @@ class Zone:
 
     def free_pages(self) -> int:
         """The free counter with every CPU's pending part: what the lists really hold."""
-        return self.nr_free_pages + sum(pcp.vm_stat_diff for pcp in self.pcps)
+        return self.nr_free_pages + sum(pcp.vm_stat_diff for pcp in self.pcps) - self.counter_gap
 
     def spans_pfn(self, pfn: int) -> bool:
         """Whether the frame lies between the zone's ends. Kernel: zone_spans_pfn."""

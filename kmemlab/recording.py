@@ -152,8 +152,8 @@ def _check_ops(path: Path, ops: list[Any]) -> None:
             raise field.fail(f"order {op[2]} is outside 0..63")
 
 
-def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> list[Zone]:
-    """The populated zones of ``state0`` or ``state1``, lists in their recorded order."""
+def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> tuple[list[Zone], list[Zone]]:
+    """(populated, empty) zones of ``state0`` or ``state1``, lists in their recorded order."""
     state = recording.state0 if which == "state0" else recording.state1
     fields = _Field(recording.path, which, state).key("zones", list)
     all_fields = [_Field(recording.path, f"{which}.zones[{i}]", z) for i, z in enumerate(fields.value)]
@@ -166,7 +166,15 @@ def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> list[Z
     types = bytearray(b"\1") * (pageblocks(top) + 2)
     seen: set[int] = set()
     zones = [_zone(f, types, memmap, seen) for f in populated]
-    return sorted(zones, key=lambda zone: zone.idx)
+    empty = [_empty_zone(f) for f in all_fields if not f.value["managed"]]
+    return sorted(zones, key=lambda zone: zone.idx), empty
+
+
+def _empty_zone(f: _Field) -> Zone:
+    zone = Zone(f.key("name", str).value, f.key("idx", int).number(high=15), 0, 0, 0, 0)
+    zone.wmark = f.key("wmark", list).numbers(3)[:3]
+    zone.lowmem_reserve = f.key("lowmem_reserve", list, []).numbers()
+    return zone
 
 
 def _zone(f: _Field, types: bytearray, memmap: MemMap, seen: set[int]) -> Zone:

@@ -1,0 +1,105 @@
+"""Snapshots of a machine: what panels draw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kmemlab.mmzone import MAX_ORDER, MIGRATE_TYPES, PAGEBLOCK_ORDER, Zone, pindex_to_order
+from kmemlab.snapshot import (
+    FREE,
+    HOLE,
+    LOST,
+    MOVABLE,
+    PCP,
+    RECLAIMABLE,
+    RESERVED,
+    SLAB,
+    UNMOVABLE,
+    PcpSnapshot,
+    Snapshot,
+    ZoneSnapshot,
+)
+
+if TYPE_CHECKING:
+    from kmemlab.machine import Machine
+
+__all__ = ["take_snapshot"]
+
+PAGES_LISTED = 1 << 20  # a zone with more present pages is shown by shares, not page by page
+_OWNED = (UNMOVABLE, MOVABLE, RECLAIMABLE, UNMOVABLE, UNMOVABLE)
+
+
+def take_snapshot(m: Machine) -> Snapshot:
+    """The whole machine, frozen."""
+    zones = tuple(_zone(m, zone) for zone in m.zones)
+    return Snapshot(m.kernel.name, m.label, m.calls, m.cpu, m.recording is not None, zones)
+
+
+def _zone(m: Machine, zone: Zone) -> ZoneSnapshot:
+    free = {
+        (order, mt): tuple(zone.free_blocks(order, mt))
+        for order in range(MAX_ORDER)
+        for mt in range(MIGRATE_TYPES)
+        if zone.free_area[order][mt] and not (order == MAX_ORDER - 1 and len(zone.run) > PAGES_LISTED >> 10)
+    }
+    first = zone.start_pfn >> PAGEBLOCK_ORDER
+    blocks = zone.pageblock_mt[first : -(-zone.end_pfn >> PAGEBLOCK_ORDER)] if zone.present <= PAGES_LISTED else b""
+    return ZoneSnapshot(
+        name=zone.name,
+        idx=zone.idx,
+        start_pfn=zone.start_pfn,
+        spanned=zone.spanned,
+        present=zone.present,
+        managed=zone.managed,
+        nr_free_pages=zone.free_pages(),
+        min=zone.wmark[0],
+        low=zone.wmark[1],
+        high=zone.wmark[2],
+        boost=zone.watermark_boost,
+        protection=tuple(zone.lowmem_reserve),
+        nr_reserved_highatomic=zone.nr_reserved_highatomic,
+        nr_free=tuple(zone.nr_free(order) for order in range(MAX_ORDER)),
+        free=free,
+        pageblocks={first + i << PAGEBLOCK_ORDER: mt for i, mt in enumerate(blocks)},
+        pcps=tuple(
+            PcpSnapshot(
+                pcp.cpu, pcp.count, pcp.high, pcp.batch, pcp.free_factor,
+                {i: tuple((p.pfn, p.mt) for p in reversed(pages)) for i, pages in enumerate(pcp.lists) if pages},
+            )  # fmt: skip
+            for pcp in zone.pcps
+        ),
+        spans=tuple(zone.spans),
+        pages=_page_states(m, zone) if zone.present <= PAGES_LISTED else b"",
+    )
+
+
+def _page_states(m: Machine, zone: Zone) -> bytes:
+    """One byte a page over the zone's spans: its state, and for free pages the list's type above it."""
+    states = bytearray(bytes([UNMOVABLE])) * zone.spanned
+    start = zone.start_pfn
+
+    def paint(first: int, pages: int, state: int) -> None:
+        first -= start
+        states[max(0, first) : max(0, first + pages)] = bytes([state]) * (min(first + pages, len(states)) - max(0, first))
+
+    for pfn in zone.lru:
+        states[pfn - start] = MOVABLE
+    for first, pages in zone.slab:
+        paint(first, pages, SLAB)
+    for first, pages in zone.reserved:
+        paint(first, pages, RESERVED)
+    for page in list(m.memmap.values()):
+        if page.refcount > 0 and page.order >= 0 and page.zone is zone:
+            paint(page.pfn, 1 << page.order, _OWNED[page.gfp >> 3 & 3])
+    for order in range(MAX_ORDER):
+        for mt in range(MIGRATE_TYPES):
+            for pfn in zone.free_blocks(order, mt):
+                paint(pfn, 1 << order, FREE | mt << 4)
+    for pcp in zone.pcps:
+        for pindex, listed in enumerate(pcp.lists):
+            for page in listed:
+                paint(page.pfn, 1 << pindex_to_order(pindex), PCP | page.mt << 4)
+    for first, pages in m.lost:
+        if zone.spans_pfn(first):
+            paint(first, pages, LOST)
+    return b"".join(bytes(states[first - start : first - start + pages]) for first, pages in zone.spans)
