@@ -1,7 +1,115 @@
-"""kmemlab."""
-from kmemlab.gfp import *
-from kmemlab.gfp import __all__ as _g
-from kmemlab.machine import Machine
-from kmemlab.null import NULL
-from kmemlab.conform import conform
-__all__ = [*_g, "Machine", "NULL", "conform"]
+"""kmemlab: how the Linux kernel hands out memory, by its own functions and names.
+
+>>> from kmemlab import Machine, GFP_KERNEL
+>>> m = Machine("linux-6.1", memory="64M")
+>>> page = m.alloc_pages(GFP_KERNEL, 0)
+>>> m.__free_pages(page, 0)
+"""
+
+from kmemlab.conform import Conformance, conform
+from kmemlab.gfp import (
+    GFP_ATOMIC,
+    GFP_DMA,
+    GFP_DMA32,
+    GFP_HIGHUSER,
+    GFP_HIGHUSER_MOVABLE,
+    GFP_KERNEL,
+    GFP_KERNEL_ACCOUNT,
+    GFP_NOFS,
+    GFP_NOIO,
+    GFP_NOWAIT,
+    GFP_TRANSHUGE,
+    GFP_TRANSHUGE_LIGHT,
+    GFP_USER,
+    __GFP_ACCOUNT,
+    __GFP_ATOMIC,
+    __GFP_COMP,
+    __GFP_DIRECT_RECLAIM,
+    __GFP_DMA,
+    __GFP_DMA32,
+    __GFP_FS,
+    __GFP_HARDWALL,
+    __GFP_HIGH,
+    __GFP_HIGHMEM,
+    __GFP_IO,
+    __GFP_KSWAPD_RECLAIM,
+    __GFP_MEMALLOC,
+    __GFP_MOVABLE,
+    __GFP_NOFAIL,
+    __GFP_NOMEMALLOC,
+    __GFP_NORETRY,
+    __GFP_NOWARN,
+    __GFP_RECLAIM,
+    __GFP_RECLAIMABLE,
+    __GFP_RETRY_MAYFAIL,
+    __GFP_THISNODE,
+    __GFP_WRITE,
+    __GFP_ZERO,
+    __GFP_ZEROTAGS,
+    decode,
+    gfp_t,
+    gfp_zone,
+    show_gfp_flags,
+)
+from kmemlab.machine import RULES, Machine
+from kmemlab.mmzone import PAGE_SIZE, Page
+from kmemlab.null import NULL, KernelBug
+from kmemlab.page_alloc import get_order
+from kmemlab.recording import RecordingError
+
+__version__ = "0.1.0"
+__all__ = [
+    "Conformance",
+    "GFP_ATOMIC",
+    "GFP_DMA",
+    "GFP_DMA32",
+    "GFP_HIGHUSER",
+    "GFP_HIGHUSER_MOVABLE",
+    "GFP_KERNEL",
+    "GFP_KERNEL_ACCOUNT",
+    "GFP_NOFS",
+    "GFP_NOIO",
+    "GFP_NOWAIT",
+    "GFP_TRANSHUGE",
+    "GFP_TRANSHUGE_LIGHT",
+    "GFP_USER",
+    "KernelBug",
+    "Machine",
+    "NULL",
+    "PAGE_SIZE",
+    "Page",
+    "RULES",
+    "RecordingError",
+    "__GFP_ACCOUNT",
+    "__GFP_ATOMIC",
+    "__GFP_COMP",
+    "__GFP_DIRECT_RECLAIM",
+    "__GFP_DMA",
+    "__GFP_DMA32",
+    "__GFP_FS",
+    "__GFP_HARDWALL",
+    "__GFP_HIGH",
+    "__GFP_HIGHMEM",
+    "__GFP_IO",
+    "__GFP_KSWAPD_RECLAIM",
+    "__GFP_MEMALLOC",
+    "__GFP_MOVABLE",
+    "__GFP_NOFAIL",
+    "__GFP_NOMEMALLOC",
+    "__GFP_NORETRY",
+    "__GFP_NOWARN",
+    "__GFP_RECLAIM",
+    "__GFP_RECLAIMABLE",
+    "__GFP_RETRY_MAYFAIL",
+    "__GFP_THISNODE",
+    "__GFP_WRITE",
+    "__GFP_ZERO",
+    "__GFP_ZEROTAGS",
+    "__version__",
+    "conform",
+    "decode",
+    "get_order",
+    "gfp_t",
+    "gfp_zone",
+    "show_gfp_flags",
+]

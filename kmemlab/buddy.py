@@ -6,7 +6,7 @@ Each function leaves one compact note of what it did in ``zone.trail`` (see even
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kmemlab import events
 from kmemlab.mmzone import (
@@ -37,6 +37,7 @@ __all__ = [
     "add_to_free_list",
     "add_to_free_list_tail",
     "boost_watermark",
+    "freed",
     "move_freepages_block",
     "reserve_highatomic_pageblock",
     "rmqueue_buddy",
@@ -101,13 +102,31 @@ def _move_to_free_list(zone: Zone, pfn: int, migratetype: int) -> int:
     return order
 
 
+def freed(zone: Zone, pfn: int, order: int) -> Iterator[events.Event]:
+    """The events of a block that just went to the buddy lists: its merges, and where it ended."""
+    block = zone.free_block_at(pfn)
+    if block is None:
+        return
+    start, high, migratetype = block
+    for k in range(order, high):
+        yield events.LabMerge(zone.name, pfn >> k + 1 << k + 1, pfn >> k << k ^ 1 << k, k + 1)
+    area = zone.free_area[high][migratetype]
+    tail = len(area) > 1 and next(iter(area)) == start
+    yield events.LabFreeBlock(zone.name, start, high, migratetype, tail)
+
+
 def __free_one_page(zone: Zone, pfn: int, order: int, migratetype: int) -> None:  # noqa: N807
     """Give a block back to the buddy lists: merge while the buddy is free, then list what came of it.
 
     The result goes to the tail when the next merge is likely soon, so that it is handed out last.
     """
-    mod_free_pages(zone, 1 << order)
-    buddy, first, low = zone.buddy, pfn, order
+    pcp = zone.pcp  # mod_free_pages, written out
+    diff = pcp.vm_stat_diff + (1 << order)
+    if diff > zone.stat_threshold:
+        zone.nr_free_pages += diff
+        diff = 0
+    pcp.vm_stat_diff = diff
+    buddy, areas = zone.buddy, zone.free_area
     buddy_pfn = pfn
     while order < TOP:
         buddy_pfn = pfn ^ 1 << order
@@ -119,43 +138,39 @@ def __free_one_page(zone: Zone, pfn: int, order: int, migratetype: int) -> None:
             buddy_mt = zone.pageblock_mt[buddy_pfn >> PAGEBLOCK_ORDER]
             if migratetype != buddy_mt and (migratetype >= MIGRATE_PCPTYPES or buddy_mt >= MIGRATE_PCPTYPES):
                 break
-        del zone.free_area[order][entry & 7][buddy_pfn]
-        del buddy[buddy_pfn]
+        del areas[order][entry & 7][buddy_pfn], buddy[buddy_pfn]
         pfn &= buddy_pfn
         order += 1
-    area = zone.free_area[order][migratetype]
+    area = areas[order][migratetype]
     area[pfn] = None
     buddy[pfn] = order << 3 | migratetype
-    tail = False
     if order < zone.merge_likely_below:
         above = buddy.get((pfn & buddy_pfn) ^ 2 << order)
         if above is not None and above >> 3 == order + 1:
-            tail = True
             area.move_to_end(pfn, last=False)
-    zone.trail.append((events.freed, zone.name, first, low, pfn, order, migratetype, tail))
 
 
 def __rmqueue_smallest(zone: Zone, order: int, migratetype: int) -> int:  # noqa: N807
     """Take the head of the first non-empty list of this type, split down to ``order``; -1 if there is none.
 
-    The upper halves go to the heads of their lists (expand), the lowest pages to the caller.
+    The upper halves go to the heads of their lists (expand), the lowest pages to the caller;
+    ``zone.split_from`` is left as the order of the block that was taken.
     """
     areas = zone.free_area
     for high in range(order, MAX_ORDER):
         area = areas[high][migratetype]
         if area:
-            pfn: int = area.popitem()[0]
+            pfn, _ = area.popitem()
             buddy = zone.buddy
             del buddy[pfn]
-            if not area and zone.run and high == TOP and migratetype == MIGRATE_MOVABLE:
+            if zone.run and not area and high == TOP and migratetype == MIGRATE_MOVABLE:
                 _store_run(zone, 64)
-            if high > order:
-                zone.trail.append((events.LabSplit, zone.name, pfn, high, order, migratetype))
-                while high > order:
-                    high -= 1
-                    half = pfn + (1 << high)
-                    areas[high][migratetype][half] = None
-                    buddy[half] = high << 3 | migratetype
+            zone.split_from = high
+            while high > order:
+                high -= 1
+                half = pfn + (1 << high)
+                areas[high][migratetype][half] = None
+                buddy[half] = high << 3 | migratetype
             return pfn
     return -1
 
@@ -299,6 +314,8 @@ def rmqueue_buddy(zone: Zone, order: int, migratetype: int, alloc_flags: int) ->
             pfn, taken = __rmqueue_smallest(zone, order, MIGRATE_HIGHATOMIC), MIGRATE_HIGHATOMIC
         if pfn < 0:
             return -1, -1
+    if zone.split_from > order:
+        zone.trail.append((events.LabSplit, zone.name, pfn, zone.split_from, order, taken))
     mod_free_pages(zone, -(1 << order))
     return pfn, taken
 

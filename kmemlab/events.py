@@ -45,8 +45,6 @@ __all__ = [
     "MmVmscanWakeupKswapd",
     "Trace",
     "expand",
-    "freed",
-    "refilled",
 ]
 
 log = logging.getLogger("kmemlab.events")
@@ -347,52 +345,24 @@ class LabMisuse(Event):
 # --- from notes to events ----------------------------------------------------------------------
 
 
-def freed(
-    zone: str, first: int, low: int, pfn: int, order: int, migratetype: int, tail: bool
-) -> Iterator[Event]:
-    """A block of order ``low`` at ``first`` went to the buddy lists and ended as one of ``order`` at ``pfn``."""
-    at = first
-    for high in range(low, order):
-        buddy = at ^ 1 << high
-        at &= buddy
-        yield LabMerge(zone, at, buddy, high + 1)
-    yield LabFreeBlock(zone, pfn, order, migratetype, tail)
-
-
-def refilled(zone: str, order: int, migratetype: int, batch: int, pages: list[Any]) -> Iterator[Event]:
-    """``pages`` (tail first) came from the buddy lists for a per-CPU list."""
-    pfns = tuple(page.pfn for page in reversed(pages))
-    for pfn in pfns:
-        yield MmPageAllocZoneLocked(pfn, order, migratetype, 1)
-    yield LabRefill(zone, order, migratetype, batch, pfns)
-
-
 def expand(trail: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
-    """Build the events of a call from the engine's notes, in order; add the tracepoints that follow from them."""
+    """Build the events of a call from the engine's notes, in order; add the tracepoints that follow from them.
+
+    A note is ``(make, field, ...)``; ``make(field, ...)`` is an event, or the events of a step noted as one.
+    """
     request: LabRequest | None = None
-    left = 0  # pages still to come from a per-CPU list that gives back
     for make, *fields in trail:
-        if make is freed:
-            yield from freed(*fields)
-            if left > 0:
-                left -= 1 << fields[2]
-                yield MmPagePcpuDrain(fields[1], fields[2], fields[5])
-            continue
-        if make is refilled:
-            yield from refilled(*fields)
-            continue
-        event: Event = make(*fields)
-        yield event
-        if isinstance(event, LabDrain):
-            left = event.nr
-        elif isinstance(event, LabRequest):
-            request = event
-        elif isinstance(event, LabFree):
-            yield MmPageFree(event.pfn, event.order)
-        elif request and isinstance(event, LabReturn):
-            yield MmPageAlloc(event.pfn, event.order, request.gfp_flags >> 3 & 3, request.gfp_flags)
-        elif request and isinstance(event, LabNull):
-            yield MmPageAlloc(None, request.order, request.gfp_flags >> 3 & 3, request.gfp_flags)
+        made = make(*fields)
+        for event in (made,) if isinstance(made, Event) else made:
+            yield event
+            if isinstance(event, LabRequest):
+                request = event
+            elif isinstance(event, LabFree):
+                yield MmPageFree(event.pfn, event.order)
+            elif request and isinstance(event, LabReturn):
+                yield MmPageAlloc(event.pfn, event.order, request.gfp_flags >> 3 & 3, request.gfp_flags)
+            elif request and isinstance(event, LabNull):
+                yield MmPageAlloc(None, request.order, request.gfp_flags >> 3 & 3, request.gfp_flags)
 
 
 class Trace:

@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from kmemlab import events
+from kmemlab.buddy import freed
 from kmemlab.events import Event, expand
 from kmemlab.gfp import MIGRATE_NAMES, show_gfp_flags
-from kmemlab.mmzone import ALLOC_MIN_RESERVE, ALLOC_NON_BLOCK, WMARK_LOW, pindex_to_order
-from kmemlab.page_alloc import Plan
+from kmemlab.mmzone import ALLOC_MIN_RESERVE, ALLOC_NON_BLOCK
+from kmemlab.page_alloc import Plan, began
+from kmemlab.page_free import MERGED
 from kmemlab.story import Block, Scale, Step, Story
 
 if TYPE_CHECKING:
@@ -29,24 +31,21 @@ def trail_of(m: Machine) -> list[tuple[Any, ...]]:
     plan, page = m.last_plan, m.last_page
     if plan is None or page is None:
         return m.trail
-    zone = page.zone
+    zone, pcp = page.zone, page.zone.pcp
+    if plan is MERGED:
+        return [(events.LabFree, page.pfn, page.order, m.cpu), (freed, zone, page.pfn, page.order)]
     if not isinstance(plan, Plan):  # a free that only put the block on this CPU's list
-        pindex = plan[page.mt]
-        order = pindex_to_order(pindex)
-        return [
-            (events.LabFree, page.pfn, order, zone.pcp.cpu),
-            (events.LabPcpFree, zone.name, zone.pcp.cpu, page.pfn, order, page.mt, zone.pcp.count, zone.pcp_limit),
-        ]
-    base = zone.wmark[WMARK_LOW] + zone.watermark_boost
-    protection = zone.lowmem_reserve[plan.highest_zoneidx]
-    unusable = plan.need - base - protection
-    return [
-        (events.LabRequest, plan.gfp, plan.order, m.cpu),
-        (events.LabAttempt, "low", plan.alloc_flags),
-        (events.LabZone, zone.name, zone.nr_free_pages, unusable, base, base, protection, True, True),
-        (events.LabPcp, zone.name, m.cpu, plan.order, plan.migratetype, True, len(plan.pages) + 1),
-        (events.LabReturn, zone.name, page.pfn, plan.order, plan.migratetype),
-    ]
+        note = (zone.name, pcp.cpu, page.pfn, page.order, page.mt, pcp.count, zone.pcp_limit)
+        return [(events.LabFree, page.pfn, page.order, pcp.cpu), (events.LabPcpFree, *note)]
+    notes: list[tuple[Any, ...]] = [(began, plan, m.cpu, zone.nr_free_pages if plan.row else m.free_before)]
+    if plan.row:
+        notes.append((events.LabPcp, zone.name, m.cpu, plan.order, plan.migratetype, True, len(plan.pages) + 1))
+    else:
+        if zone.split_from > plan.order:
+            notes.append((events.LabSplit, zone.name, page.pfn, zone.split_from, plan.order, plan.migratetype))
+        notes.append((events.MmPageAllocZoneLocked, page.pfn, plan.order, plan.migratetype, 0))
+    notes.append((events.LabReturn, zone.name, page.pfn, plan.order, plan.migratetype))
+    return notes
 
 
 def explain(m: Machine) -> Story:

@@ -13,7 +13,7 @@ from typing import Any
 
 from kmemlab import dmesg, explain, mm_init, observe, page_alloc, page_free, procfs
 from kmemlab.check import CheckResult, check_machine
-from kmemlab.events import Event, Trace, expand
+from kmemlab.events import Event, LabMisuse, Trace, expand
 from kmemlab.from_procfs import NOTE, zones_from_procfs
 from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
 from kmemlab.mmzone import (
@@ -101,13 +101,15 @@ class Machine:
         self.trail: list[tuple[Any, ...]] = []
         self.last_plan: Any = None
         self.last_page: Page | None = None
+        self.free_before = 0
         self.events = Trace(self._listen)
         self.recording: Recording | None = None
         self.tainted = False
         self.careful = False
         self.lost: list[tuple[int, int]] = []
         self.memmap = MemMap(self._make_page)
-        self._plans: list[dict[int, Any]] = [{} for _ in range(cpus)]
+        # A CPU's plans by order; as many empty places behind catch orders that do not exist.
+        self._plans: list[list[dict[int, Any]]] = [[{} for _ in range(2 * MAX_ORDER)] for _ in range(cpus)]
         self._cpu = 0
         self._warned: set[str] = set()
         self._log: list[str] = []
@@ -256,13 +258,15 @@ class Machine:
 
     def forget_plans(self) -> None:
         """A watermark changed: every remembered decision is void."""
-        for plans in self._plans:
-            plans.clear()
+        for by_order in self._plans:
+            for plans in by_order:
+                if plans:
+                    plans.clear()
 
-    def remember(self, key: int, plan: Any) -> None:
+    def remember(self, plan: Any) -> None:
         """Keep a decoded request, unless somebody listens: then every call goes the long way that tells all."""
         if not self.events.subscribers:
-            self.plans[key] = plan
+            self.plans[plan.order][plan.gfp] = plan
 
     def _listen(self) -> None:
         self.careful = self.tainted or bool(self.events.subscribers)
@@ -341,8 +345,6 @@ class Machine:
 
     def misuse(self, pfn: int, order: int, text: str) -> None:
         """Note that the caller broke a rule; from now on every free is looked at closely."""
-        from kmemlab.events import LabMisuse
-
         self.trail.append((LabMisuse, pfn, order, text))
         self.tainted = self.careful = True
         for zone in self.zones:

@@ -178,6 +178,7 @@ class Zone:
         ]
         self.buddy: dict[int, int] = {}
         self.run = range(0)
+        self.split_from = 0  # order of the block that the last request was cut from
         self.pcps: list[PerCpuPages] = []
         self.pcp: PerCpuPages = PerCpuPages(0)  # the list of the CPU that runs
         self.pcp_limit = 0  # nr_pcp_high of that list, kept by pcplist.update_limit

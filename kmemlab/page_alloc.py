@@ -8,11 +8,16 @@ events and the first zone's per-CPU list has what is asked, a call is a look-up 
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 from kmemlab import events
-from kmemlab.buddy import reserve_highatomic_pageblock, rmqueue_buddy, unreserve_highatomic_pageblock
+from kmemlab.buddy import (
+    __rmqueue_smallest,
+    reserve_highatomic_pageblock,
+    rmqueue_buddy,
+    unreserve_highatomic_pageblock,
+)
 from kmemlab.gfp import gfp_migratetype, gfp_zone
 from kmemlab.mmzone import (
     ALLOC_CPUSET,
@@ -23,6 +28,7 @@ from kmemlab.mmzone import (
     ALLOC_NOFRAGMENT,
     ALLOC_NON_BLOCK,
     MAX_ORDER,
+    MIGRATE_PCPTYPES,
     PAGE_ALLOC_COSTLY_ORDER,
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -31,12 +37,13 @@ from kmemlab.mmzone import (
     WMARK_NAMES,
     Page,
     Zone,
+    mod_free_pages,
     reduced_mark,
     unusable_free,
 )
 from kmemlab.null import NULL, Null
 from kmemlab.page_free import __free_pages, drain_all_pages, free_block
-from kmemlab.pcplist import rmqueue_bulk
+from kmemlab.pcplist import refilled, rmqueue_bulk
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -50,6 +57,7 @@ __all__ = [
     "alloc_pages",
     "alloc_pages_bulk",
     "alloc_pages_exact",
+    "began",
     "free_page",
     "free_pages",
     "free_pages_exact",
@@ -76,7 +84,7 @@ class Plan:
     """
 
     __slots__ = (
-        "alloc_flags", "gfp", "highest_zoneidx", "migratetype", "need", "nr", "order", "pages", "pcp", "row",
+        "alloc_flags", "area", "gfp", "highest_zoneidx", "migratetype", "need", "nr", "order", "pages", "pcp", "row",
         "zone", "zones",
     )  # fmt: skip
 
@@ -93,9 +101,20 @@ class Plan:
             self.alloc_flags |= ALLOC_NOFRAGMENT
         self.row = m.pindex[order]
         self.pcp = zone.pcp
-        self.pages = zone.pcp.lists[self.row[self.migratetype]] if self.row else ()
+        self.pages: Any = zone.pcp.lists[self.row[self.migratetype]] if self.row else ()
         mark = zone.wmark[WMARK_LOW] + zone.watermark_boost
+        self.area: Any = None
         self.need = mark + zone.lowmem_reserve[self.highest_zoneidx] + unusable_free(zone, order, 0)
+
+
+    def find_area(self) -> bool:
+        """Whether a free list of the zone holds a block large enough; remembers one that does."""
+        for row in self.zone.free_area[: self.order - 1 if self.order else None : -1]:
+            for area in row[:MIGRATE_PCPTYPES]:
+                if area:
+                    self.area = area
+                    return True
+        return False
 
 
 def alloc_pages(m: Machine, gfp: int, order: int = 0) -> Page | Null:
@@ -110,24 +129,95 @@ def alloc_pages(m: Machine, gfp: int, order: int = 0) -> Page | Null:
     >>> page.pfn % 8
     0
     """
-    plan = m.plans.get(gfp + (order << 32))
+    try:
+        plan = m.plans[order].get(gfp)
+    except (IndexError, TypeError):
+        plan = None  # no such order: the long way says so
     if plan is not None:
-        pages = plan.pages
-        if pages:
-            zone = plan.zone
-            if zone.nr_free_pages > plan.need and (not order or zone.has_block(order, 0)):
-                page: Page = pages.pop()
-                pcp = plan.pcp
-                pcp.count -= plan.nr
-                pcp.free_factor >>= 1
-                page.refcount = 1
-                page.order = order
-                page.gfp = gfp
-                m.calls += 1
-                m.last_plan = plan
-                m.last_page = page
-                return page
+        zone = plan.zone
+        if zone.nr_free_pages > plan.need:
+            pages = plan.pages
+            if pages:
+                if not order or plan.area or plan.find_area():
+                    page: Page = pages.pop()
+                    pcp = plan.pcp
+                    pcp.count -= plan.nr
+                    pcp.free_factor >>= 1
+                    page.refcount = 1
+                    page.order = order
+                    page.gfp = gfp
+                    m.calls += 1
+                    m.last_plan = plan
+                    m.last_page = page
+                    return page
+            elif (got := _from_buddy(m, plan, zone)) is not None:
+                return got
     return __alloc_pages(m, gfp, order)
+
+
+def began(plan: Plan, cpu: int, free: int) -> Iterator[events.Event]:
+    """The events with which a request starts that the first zone could serve at once; ``free`` as it was then."""
+    zone = plan.zone
+    base = zone.wmark[WMARK_LOW] + zone.watermark_boost
+    protection = zone.lowmem_reserve[plan.highest_zoneidx]
+    yield events.LabRequest(plan.gfp, plan.order, cpu)
+    yield events.LabAttempt("low", plan.alloc_flags)
+    yield events.LabZone(zone.name, free, plan.need - base - protection, base, base, protection, True, True)
+
+
+def _from_buddy(m: Machine, plan: Plan, zone: Zone) -> Page | None:
+    """A request the first zone can serve from its own type's free lists: directly, or by a refill of the
+    empty per-CPU list. None (and nothing changed) when it takes more than that."""
+    order, migratetype = plan.order, plan.migratetype
+    pfn = __rmqueue_smallest(zone, order, migratetype)
+    if pfn < 0:
+        return None
+    page = m.memmap.get(pfn)
+    if page is None:
+        page = m.memmap[pfn] = Page(pfn, zone, 0)
+    page.mt = migratetype
+    pcp = plan.pcp
+    m.free_before = zone.nr_free_pages
+    if plan.row:
+        blocks = _refill(m, plan, zone, page)
+    else:
+        blocks = 1
+        m.last_plan = plan
+        m.last_page = page
+    diff = pcp.vm_stat_diff - (blocks << order)  # mod_free_pages, written out
+    if -diff > zone.stat_threshold:
+        zone.nr_free_pages += diff
+        diff = 0
+    pcp.vm_stat_diff = diff
+    page.refcount = 1
+    page.order = order
+    page.gfp = plan.gfp
+    m.calls += 1
+    return page
+
+
+def _refill(m: Machine, plan: Plan, zone: Zone, page: Page) -> int:
+    """Fill the empty per-CPU list behind ``page``, its first block; returns how many blocks came in all."""
+    order, migratetype, pcp, trail = plan.order, plan.migratetype, plan.pcp, m.trail
+    trail.clear()
+    trail.append((began, plan, m._cpu, zone.nr_free_pages))
+    trail.append((events.LabPcp, zone.name, pcp.cpu, order, migratetype, False, 0))
+    if zone.split_from > order:
+        trail.append((events.LabSplit, zone.name, page.pfn, zone.split_from, order, migratetype))
+    pcp.free_factor >>= 1
+    blocks, batch = 1, pcp.batch
+    if batch > 1:
+        if order and m.batch_scale:
+            batch = max(batch >> order, 2)
+        blocks += rmqueue_bulk(zone, order, batch - 1, plan.pages, migratetype, plan.alloc_flags, m.memmap)
+        pcp.count += blocks - 1 << order
+    trail.append((refilled, zone, order, migratetype, batch, [*plan.pages, page]))
+    if zone.boosted:
+        zone.boosted = False
+        trail.append((events.MmVmscanWakeupKswapd, zone.name, 0, 0))
+    m.last_plan = None
+    trail.append((events.LabReturn, zone.name, page.pfn, order, migratetype))
+    return blocks
 
 
 def __alloc_pages(m: Machine, gfp: int, order: int) -> Page | Null:  # noqa: N807
@@ -159,10 +249,6 @@ def plan_for(m: Machine, gfp: int, order: int) -> Plan | None:
 
     Errors: TypeError or ValueError for what C's compiler would have refused.
     """
-    key = gfp + (order << 32)
-    plan = m.plans.get(key)
-    if plan is not None:
-        return plan
     if not isinstance(gfp, int) or not 0 <= gfp < 1 << 32:
         raise ValueError(f"alloc_pages: gfp must be a mask such as GFP_KERNEL, not {gfp!r}")
     if not isinstance(order, int) or order < 0:
@@ -172,8 +258,10 @@ def plan_for(m: Machine, gfp: int, order: int) -> Plan | None:
         )
     if order >= MAX_ORDER:
         return None
-    plan = Plan(m, gfp, order)
-    m.remember(key, plan)
+    plan = m.plans[order].get(gfp)
+    if plan is None:
+        plan = Plan(m, gfp, order)
+        m.remember(plan)
     return plan
 
 
@@ -238,7 +326,10 @@ def rmqueue(m: Machine, zone: Zone, plan: Plan, alloc_flags: int) -> Page | None
             batch = pcp.batch
             if batch > 1:
                 batch = max(batch >> order, 2) if m.batch_scale else batch
-            pcp.count += rmqueue_bulk(zone, order, batch, pages, migratetype, alloc_flags, m.memmap) << order
+            got = rmqueue_bulk(zone, order, batch, pages, migratetype, alloc_flags, m.memmap)
+            pcp.count += got << order
+            mod_free_pages(zone, -(got << order))
+            trail.append((refilled, zone, order, migratetype, batch, list(pages)))
         if pages:
             page = pages.pop()
             pcp.count -= plan.nr
@@ -353,14 +444,17 @@ def alloc_pages_bulk(m: Machine, nr_pages: int, gfp: int = 0xCC0) -> list[Page]:
 
 
 def _take_from_pcp(m: Machine, zone: Zone, plan: Plan, nr_pages: int) -> list[Page]:
-    pcp, taken = zone.pcp, []
+    pcp = zone.pcp
+    taken: list[Page] = []
     if plan.row is None:
         return taken
     pages = pcp.lists[plan.row[plan.migratetype]]
     while len(taken) < nr_pages:
         if not pages:
             batch = max(pcp.batch, 2) if pcp.batch > 1 else pcp.batch
-            pcp.count += rmqueue_bulk(zone, 0, batch, pages, plan.migratetype, WMARK_LOW, m.memmap)
+            got = rmqueue_bulk(zone, 0, batch, pages, plan.migratetype, WMARK_LOW, m.memmap)
+            pcp.count += got
+            mod_free_pages(zone, -got)
             if not pages:
                 break
         page = pages.pop()

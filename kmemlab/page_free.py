@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kmemlab import events
-from kmemlab.buddy import __free_one_page, add_to_free_list_tail
+from kmemlab.buddy import __free_one_page, freed
 from kmemlab.mmzone import MAX_ORDER, Page, Zone
 from kmemlab.null import KernelBug, Null
 from kmemlab.pcplist import drain_pages, free_unref_page_commit
@@ -18,7 +18,9 @@ from kmemlab.pcplist import drain_pages, free_unref_page_commit
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
-__all__ = ["__free_page", "__free_pages", "drain_all_pages", "free_block", "get_page", "put_page"]
+__all__ = ["MERGED", "__free_page", "__free_pages", "drain_all_pages", "free_block", "get_page", "put_page"]
+
+MERGED = "merged"  # what ``m.last_plan`` says after a free that went straight to the buddy lists
 
 
 def __free_pages(m: Machine, page: Page, order: int = 0) -> None:  # noqa: N807
@@ -35,12 +37,11 @@ def __free_pages(m: Machine, page: Page, order: int = 0) -> None:  # noqa: N807
     m.last_page = page
     mt = zone.pageblock_mt[page.pfn >> 9]
     if row:
-        pcp = zone.pcp
         page.mt = mt
-        count = pcp.count + (1 << order)
+        pcp = zone.pcp
+        pcp.lists[row[mt]].append(page)
+        pcp.count = count = pcp.count + (1 << order)
         if count < zone.pcp_limit and not (order and pcp.free_factor):
-            pcp.lists[row[mt]].append(page)
-            pcp.count = count
             m.last_plan = row
             return None
         m.last_plan = None
@@ -48,9 +49,7 @@ def __free_pages(m: Machine, page: Page, order: int = 0) -> None:  # noqa: N807
         m.trail.append((events.LabFree, page.pfn, order, pcp.cpu))
         free_unref_page_commit(zone, pcp, page, row[mt], order)
         return None
-    m.last_plan = None
-    m.trail.clear()
-    m.trail.append((events.LabFree, page.pfn, order, zone.pcp.cpu))
+    m.last_plan = MERGED
     __free_one_page(zone, page.pfn, order, mt)
     return None
 
@@ -102,8 +101,12 @@ def free_block(m: Machine, page: Page, order: int, *, to_tail: bool = False) -> 
     if to_tail:
         _free_to_tail(zone, pfn, order, mt)
     elif row:
-        free_unref_page_commit(zone, zone.pcp, page, row[mt], order)
+        pcp = zone.pcp
+        pcp.lists[row[mt]].append(page)
+        pcp.count += 1 << order
+        free_unref_page_commit(zone, pcp, page, row[mt], order)
     else:
+        m.trail.append((freed, zone, pfn, order))
         __free_one_page(zone, pfn, order, mt)
 
 
