@@ -7,20 +7,8 @@
 """
 
 from kmemlab.conform import Conformance, conform
+from kmemlab.get_free_pages import get_order
 from kmemlab.gfp import (
-    GFP_ATOMIC,
-    GFP_DMA,
-    GFP_DMA32,
-    GFP_HIGHUSER,
-    GFP_HIGHUSER_MOVABLE,
-    GFP_KERNEL,
-    GFP_KERNEL_ACCOUNT,
-    GFP_NOFS,
-    GFP_NOIO,
-    GFP_NOWAIT,
-    GFP_TRANSHUGE,
-    GFP_TRANSHUGE_LIGHT,
-    GFP_USER,
     __GFP_ACCOUNT,
     __GFP_ATOMIC,
     __GFP_COMP,
@@ -46,6 +34,19 @@ from kmemlab.gfp import (
     __GFP_WRITE,
     __GFP_ZERO,
     __GFP_ZEROTAGS,
+    GFP_ATOMIC,
+    GFP_DMA,
+    GFP_DMA32,
+    GFP_HIGHUSER,
+    GFP_HIGHUSER_MOVABLE,
+    GFP_KERNEL,
+    GFP_KERNEL_ACCOUNT,
+    GFP_NOFS,
+    GFP_NOIO,
+    GFP_NOWAIT,
+    GFP_TRANSHUGE,
+    GFP_TRANSHUGE_LIGHT,
+    GFP_USER,
     decode,
     gfp_t,
     gfp_zone,
@@ -54,12 +55,10 @@ from kmemlab.gfp import (
 from kmemlab.machine import RULES, Machine
 from kmemlab.mmzone import PAGE_SIZE, Page
 from kmemlab.null import NULL, KernelBug
-from kmemlab.page_alloc import get_order
 from kmemlab.recording import RecordingError
 
 __version__ = "0.1.0"
 __all__ = [
-    "Conformance",
     "GFP_ATOMIC",
     "GFP_DMA",
     "GFP_DMA32",
@@ -73,13 +72,9 @@ __all__ = [
     "GFP_TRANSHUGE",
     "GFP_TRANSHUGE_LIGHT",
     "GFP_USER",
-    "KernelBug",
-    "Machine",
     "NULL",
     "PAGE_SIZE",
-    "Page",
     "RULES",
-    "RecordingError",
     "__GFP_ACCOUNT",
     "__GFP_ATOMIC",
     "__GFP_COMP",
@@ -105,6 +100,11 @@ __all__ = [
     "__GFP_WRITE",
     "__GFP_ZERO",
     "__GFP_ZEROTAGS",
+    "Conformance",
+    "KernelBug",
+    "Machine",
+    "Page",
+    "RecordingError",
     "__version__",
     "conform",
     "decode",

@@ -115,7 +115,7 @@ def freed(zone: Zone, pfn: int, order: int) -> Iterator[events.Event]:
     yield events.LabFreeBlock(zone.name, start, high, migratetype, tail)
 
 
-def __free_one_page(zone: Zone, pfn: int, order: int, migratetype: int) -> None:  # noqa: N807
+def __free_one_page(zone: Zone, pfn: int, order: int, migratetype: int) -> None:
     """Give a block back to the buddy lists: merge while the buddy is free, then list what came of it.
 
     The result goes to the tail when the next merge is likely soon, so that it is handed out last.
@@ -150,7 +150,7 @@ def __free_one_page(zone: Zone, pfn: int, order: int, migratetype: int) -> None:
             area.move_to_end(pfn, last=False)
 
 
-def __rmqueue_smallest(zone: Zone, order: int, migratetype: int) -> int:  # noqa: N807
+def __rmqueue_smallest(zone: Zone, order: int, migratetype: int) -> int:
     """Take the head of the first non-empty list of this type, split down to ``order``; -1 if there is none.
 
     The upper halves go to the heads of their lists (expand), the lowest pages to the caller;
@@ -189,7 +189,7 @@ def _can_steal_fallback(zone: Zone, order: int, start_type: int) -> bool:
     return zone.whole_block and (order >= PAGEBLOCK_ORDER // 2 or start_type != MIGRATE_MOVABLE)
 
 
-def __rmqueue_fallback(zone: Zone, order: int, start_type: int, alloc_flags: int) -> bool:  # noqa: N807
+def __rmqueue_fallback(zone: Zone, order: int, start_type: int, alloc_flags: int) -> bool:
     """Move free memory of another type to ``start_type``'s lists; False if there is none to move.
 
     The largest block is raided, as its pageblock has most to give; a movable request that may not
@@ -221,7 +221,7 @@ def __rmqueue_fallback(zone: Zone, order: int, start_type: int, alloc_flags: int
 
 def boost_watermark(zone: Zone) -> bool:
     """Raise the zone's watermarks by a pageblock, so that kswapd frees memory before types mix further."""
-    if not zone.watermark_boost_factor or PAGEBLOCK_NR_PAGES * 4 > zone.managed:
+    if not zone.watermark_boost_factor or zone.managed < PAGEBLOCK_NR_PAGES * 4:
         return False
     max_boost = mult_frac(zone.wmark[2], zone.watermark_boost_factor, 10000)
     if not max_boost:
@@ -291,7 +291,7 @@ def move_freepages_block(zone: Zone, pfn: int, migratetype: int) -> tuple[int, i
     return moved, movable
 
 
-def __rmqueue(zone: Zone, order: int, migratetype: int, alloc_flags: int) -> int:  # noqa: N807
+def __rmqueue(zone: Zone, order: int, migratetype: int, alloc_flags: int) -> int:
     """Take a block of this type, raiding another type's lists when its own are empty; -1 if none is left."""
     pfn = __rmqueue_smallest(zone, order, migratetype)
     if pfn < 0 and __rmqueue_fallback(zone, order, migratetype, alloc_flags):

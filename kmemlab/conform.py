@@ -107,8 +107,9 @@ def compare_states(m: Machine, end: Machine, *, loose: bool = False) -> Iterator
                 ours, theirs = list(zone.free_blocks(order, mt)), list(other.free_blocks(order, mt))
                 if ours != theirs:
                     yield f"{zone.name} free list order {order} type {mt}: {ours[:4]}... is not {theirs[:4]}..."
-        if zone.pageblock_mt[zone.start_pfn >> 9 : zone.end_pfn >> 9] != (
-            other.pageblock_mt[zone.start_pfn >> 9 : zone.end_pfn >> 9]
+        if (
+            zone.pageblock_mt[zone.start_pfn >> 9 : zone.end_pfn >> 9]
+            != (other.pageblock_mt[zone.start_pfn >> 9 : zone.end_pfn >> 9])
         ):
             yield f"{zone.name} pageblock types"
         names = ["wmark", "watermark_boost", "nr_reserved_highatomic", "lowmem_reserve"]
@@ -117,14 +118,14 @@ def compare_states(m: Machine, end: Machine, *, loose: bool = False) -> Iterator
         for name in names:
             if getattr(zone, name) != getattr(other, name):
                 yield f"{zone.name} {name}: {getattr(zone, name)} is not {getattr(other, name)}"
-        for pcp, theirs in zip(zone.pcps, other.pcps, strict=True):
+        for pcp, end_pcp in zip(zone.pcps, other.pcps, strict=True):
             what = f"{zone.name} cpu {pcp.cpu}"
-            for pindex, (ours, recorded) in enumerate(zip(pcp.lists, theirs.lists, strict=True)):
-                if [(p.pfn, p.mt) for p in ours] != [(p.pfn, p.mt) for p in recorded]:
+            for pindex, (listed, recorded) in enumerate(zip(pcp.lists, end_pcp.lists, strict=True)):
+                if [(p.pfn, p.mt) for p in listed] != [(p.pfn, p.mt) for p in recorded]:
                     yield f"{what} per-CPU list {pindex}"
             for name in ("count", "high", "batch", "free_factor", *(() if loose else ("vm_stat_diff",))):
-                if getattr(pcp, name) != getattr(theirs, name):
-                    yield f"{what} {name}: {getattr(pcp, name)} is not {getattr(theirs, name)}"
+                if getattr(pcp, name) != getattr(end_pcp, name):
+                    yield f"{what} {name}: {getattr(pcp, name)} is not {getattr(end_pcp, name)}"
 
 
 def main(files: Sequence[str], without: Sequence[str] = ()) -> int:

@@ -43,8 +43,8 @@ def bad_page(m: Machine, page: Page, why: str) -> str:
     zone = page.zone.idx
     return "\n".join((
         f"BUG: Bad page state in process {COMM}  pfn:{page.pfn:05x}",
-        f"page:(____ptrval____) refcount:{page.refcount} mapcount:0 mapping:0000000000000000 "
-        f"index:0x0 pfn:{page.pfn:#x}",
+        (f"page:(____ptrval____) refcount:{page.refcount} mapcount:0 mapping:0000000000000000 "
+        f"index:0x0 pfn:{page.pfn:#x}"),
         f"flags: {0xFFFFFC0000000 | zone << 57:#x}(node=0|zone={zone}|lastcpupid=0x1fffff)",
         f"page dumped because: {why}",
         _cpu_line(m),
@@ -55,8 +55,10 @@ def bad_page(m: Machine, page: Page, why: str) -> str:
 def page_allocation_failure(m: Machine, gfp: int, order: int) -> str:
     """The report of a request that failed, with the memory of the zones it could have used."""
     lines = [
-        f"{COMM}: page allocation failure: order:{order}, mode:{gfp:#x}({show_gfp_flags(gfp)}), "
-        "nodemask=(null),cpuset=/,mems_allowed=0",
+        (
+            f"{COMM}: page allocation failure: order:{order}, mode:{gfp:#x}({show_gfp_flags(gfp)}), "
+            "nodemask=(null),cpuset=/,mems_allowed=0"
+        ),
         _cpu_line(m),
         "Mem-Info:",
         *show_free_areas(m, gfp_zone(gfp, highmem=m.kernel.highmem)),
@@ -74,9 +76,7 @@ def show_free_areas(m: Machine, highest_zoneidx: int) -> list[str]:
     lines = []
     for zone in zones:
         boost = zone.watermark_boost
-        marks = " ".join(
-            f"{n}:{_kb(zone.wmark[i] + boost)}kB" for i, n in enumerate(("min", "low", "high"))
-        )
+        marks = " ".join(f"{n}:{_kb(zone.wmark[i] + boost)}kB" for i, n in enumerate(("min", "low", "high")))
         lines.append(
             f"Node 0 {zone.name} free:{_kb(zone.nr_free_pages)}kB boost:{_kb(boost)}kB {marks} "
             f"reserved_highatomic:{_kb(zone.nr_reserved_highatomic)}KB present:{_kb(zone.present)}kB "
@@ -84,8 +84,7 @@ def show_free_areas(m: Machine, highest_zoneidx: int) -> list[str]:
             f"local_pcp:{_kb(zone.pcp.count)}kB free_cma:0kB"
         )
         lines.append("lowmem_reserve[]: " + " ".join(map(str, zone.lowmem_reserve)))
-    for zone in zones:
-        lines.append(_blocks_line(zone))
+    lines.extend(_blocks_line(zone) for zone in zones)
     lines.append(f"{sum(zone.present for zone in m.zones)} pages RAM")
     lines.append(f"{sum(z.present for z in m.zones if z.name in ('HighMem', 'Movable'))} pages HighMem/MovableOnly")
     lines.append(f"{sum(zone.present - zone.managed for zone in m.zones)} pages reserved")

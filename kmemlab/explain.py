@@ -133,7 +133,7 @@ def _request_steps(trail: tuple[Event, ...]) -> list[Step]:
             splits = []
         elif isinstance(event, events.MmPageAllocZoneLocked):
             if not event.percpu_refill or event.order:
-                steps.extend(_buddy(event, splits, trail))
+                steps.extend(_buddy(event, splits))
         elif isinstance(event, events.LabPcp) and event.hit:
             steps.append(_pcp_hit(event, trail))
         else:
@@ -209,9 +209,7 @@ def _refill(event: events.LabRefill, splits: list[events.LabSplit]) -> list[Step
     ]  # fmt: skip
 
 
-def _buddy(
-    event: events.MmPageAllocZoneLocked, splits: list[events.LabSplit], trail: tuple[Event, ...]
-) -> list[Step]:
+def _buddy(event: events.MmPageAllocZoneLocked, splits: list[events.LabSplit]) -> list[Step]:
     if event.percpu_refill:
         return []
     split = next((s for s in reversed(splits) if s.pfn == event.pfn), None)
@@ -294,7 +292,9 @@ def _free(first: events.LabFree, trail: tuple[Event, ...], note: str) -> Story:
 def _merged(event: events.LabFreeBlock, merges: list[events.LabMerge]) -> Step:
     say = f"listed as order {event.order} {_mt(event.migratetype)} at {event.pfn}"
     if merges:
-        say += f", merged {len(merges)} times with its free buddy" if len(merges) > 1 else ", merged with its free buddy"
+        say += (
+            f", merged {len(merges)} times with its free buddy" if len(merges) > 1 else ", merged with its free buddy"
+        )
     why = "at the tail: the next merge is likely soon" if event.tail else "at the head"
     return Step("buddy", "__free_one_page", FILE, say, why, None, blocks=(Block(event.pfn, event.order, "free"),),
                 events=(event, *merges))  # fmt: skip

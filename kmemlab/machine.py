@@ -9,21 +9,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kmemlab import dmesg, explain, mm_init, observe, page_alloc, page_free, procfs
+from kmemlab import dmesg, explain, get_free_pages, mm_init, observe, page_alloc, page_free, procfs
 from kmemlab.check import CheckResult, check_machine
 from kmemlab.events import Event, LabMisuse, Trace, expand
 from kmemlab.from_procfs import NOTE, zones_from_procfs
 from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
 from kmemlab.mmzone import (
     MAX_ORDER,
-    MIGRATE_MOVABLE,
     MIGRATE_TYPES,
     PAGEBLOCK_ORDER,
     MemMap,
     Page,
-    PerCpuPages,
     Zone,
     order_to_pindex,
 )
@@ -50,8 +48,8 @@ class Machine:
 
     >>> m = Machine("linux-6.1", memory="64M")
     >>> print(m.cat("/proc/buddyinfo").splitlines()[0])
-    Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3 
-    """  # noqa: W291 - the kernel ends the line with a blank
+    Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3
+    """
 
     def __init__(
         self,
@@ -71,8 +69,7 @@ class Machine:
         pages = mm_init.parse_memory(memory)
         options = mm_init.parse_cmdline(cmdline)
         zones, empty = mm_init.boot_zones(profile, pages, options, cpus)
-        self._start(profile, zones, str(memory), cpus, without)
-        self.empty_zones = empty
+        self._start(profile, zones, empty, str(memory), cpus, without)
         self.seed = seed
         thp = options.get("transparent_hugepage") != "never"
         self._sysctls["min_free_kbytes"] = mm_init.calculate_min_free_kbytes(zones, thp=thp)
@@ -84,7 +81,13 @@ class Machine:
                 self.sysctl(name.removeprefix("sysctl."), int(value))
 
     def _start(
-        self, profile: KernelProfile, zones: list[Zone], label: str, cpus: int, without: Iterable[str]
+        self,
+        profile: KernelProfile,
+        zones: list[Zone],
+        empty: list[Zone],
+        label: str,
+        cpus: int,
+        without: Iterable[str],
     ) -> None:
         """The state every machine has, however it was made."""
         self.without = frozenset([without] if isinstance(without, str) else without)
@@ -93,7 +96,7 @@ class Machine:
         self.kernel = profile
         self.label = label
         self.zones = zones
-        self.empty_zones: list[Zone] = []
+        self.empty_zones = list(empty)
         self.carried: dict[str, int] = {}  # rows of /proc files that came with the machine, not held by the model
         self.zonelist = tuple(sorted(zones, key=lambda zone: -zone.idx))
         self.cpus = cpus
@@ -169,9 +172,9 @@ class Machine:
         profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in zones) else LINUX_6_1
         if unknown := {zone.name for zone in zones} - set(profile.zone_names):
             raise ValueError(f"{recording.path}: {state}: no zone {', '.join(sorted(unknown))} in {profile.name}")
-        m._start(profile, zones, recording.name, len(zones[0].pcps), without)
+        m._start(profile, zones, empty, recording.name, len(zones[0].pcps), without)
         memmap.make = m._make_page
-        m.memmap, m.empty_zones = memmap, empty
+        m.memmap = memmap
         m.recording = recording
         m.seed = 0
         for key in m._sysctls:
@@ -195,14 +198,18 @@ class Machine:
         m = cls.__new__(cls)
         memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
         profile, zones, empty, carried = zones_from_procfs(buddyinfo, zoneinfo, memmap)
-        m._start(profile, zones, "from /proc", len(zones[0].pcps), without)
+        m._start(profile, zones, empty, "from /proc", len(zones[0].pcps), without)
         memmap.make = m._make_page
-        m.memmap, m.empty_zones, m.carried, m.note = memmap, empty, carried, NOTE
+        m.memmap, m.carried, m.note = memmap, carried, NOTE
         m.seed = 0
         m._settle()
         return m
 
     note = ""
+
+    if TYPE_CHECKING:  # the kernel's functions, made methods at the end of this file
+
+        def __getattr__(self, name: str) -> Any: ...
 
     # --- the running CPU, settings -----------------------------------------------------------
 
@@ -407,11 +414,25 @@ _NOWHERE = Zone("", -1, 0, 0, 0, 0)
 
 # The kernel's names become methods here: inside the class body Python would mangle those with two underscores.
 for _function in (
-    page_alloc.alloc_pages, page_alloc.alloc_page, page_alloc.alloc_pages_bulk, page_alloc.__get_free_pages,
-    page_alloc.__get_free_page, page_alloc.get_zeroed_page, page_alloc.free_pages, page_alloc.free_page,
-    page_alloc.alloc_pages_exact, page_alloc.free_pages_exact, page_alloc.split_page, page_alloc.page_to_pfn,
-    page_alloc.virt_to_page, page_alloc.page_address, page_free.__free_pages, page_free.__free_page,
-    page_free.get_page, page_free.put_page, page_free.drain_all_pages,
-):  # fmt: skip
+    page_alloc.alloc_pages,
+    page_alloc.alloc_pages_bulk,
+    get_free_pages.alloc_page,
+    get_free_pages.__get_free_pages,
+    get_free_pages.__get_free_page,
+    get_free_pages.get_zeroed_page,
+    get_free_pages.free_pages,
+    get_free_pages.free_page,
+    get_free_pages.alloc_pages_exact,
+    get_free_pages.free_pages_exact,
+    get_free_pages.split_page,
+    get_free_pages.page_to_pfn,
+    get_free_pages.virt_to_page,
+    get_free_pages.page_address,
+    page_free.__free_pages,
+    page_free.__free_page,
+    page_free.get_page,
+    page_free.put_page,
+    page_free.drain_all_pages,
+):
     setattr(Machine, _function.__name__, _function)
-Machine.get_order = staticmethod(page_alloc.get_order)  # type: ignore[attr-defined]
+Machine.get_order = staticmethod(get_free_pages.get_order)  # type: ignore[attr-defined]

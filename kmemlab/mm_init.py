@@ -30,8 +30,8 @@ __all__ = [
     "checked_sysctl",
     "free_boot_range",
     "is_highmem",
-    "pageblocks",
     "nr_free_buffer_pages",
+    "pageblocks",
     "parse_cmdline",
     "parse_memory",
     "ram_ranges",
@@ -211,7 +211,8 @@ def boot_zones(profile: KernelProfile, pages: int, options: dict[str, str], cpus
     image = range(4096, 4096 + min(KERNEL_PAGES, pages // 4))
     kept = (1, 256), (image.start, image.stop), (last - memmap_pages, last)
     types = bytearray(b"\1") * (pageblocks(last) + 2)
-    zones, empty = [], []
+    zones: list[Zone] = []
+    empty: list[Zone] = []
     floor = 1
     for idx, (name, bound) in enumerate(zip(profile.zone_names, profile.zone_ends, strict=True)):
         end = min(last, bound if bound is not None else last)

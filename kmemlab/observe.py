@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from kmemlab.mmzone import MAX_ORDER, MIGRATE_TYPES, PAGEBLOCK_ORDER, Zone, pindex_to_order
 from kmemlab.snapshot import (
     FREE,
-    HOLE,
     LOST,
     MOVABLE,
     PCP,
@@ -63,9 +62,13 @@ def _zone(m: Machine, zone: Zone) -> ZoneSnapshot:
         pageblocks={first + i << PAGEBLOCK_ORDER: mt for i, mt in enumerate(blocks)},
         pcps=tuple(
             PcpSnapshot(
-                pcp.cpu, pcp.count, pcp.high, pcp.batch, pcp.free_factor,
+                pcp.cpu,
+                pcp.count,
+                pcp.high,
+                pcp.batch,
+                pcp.free_factor,
                 {i: tuple((p.pfn, p.mt) for p in reversed(pages)) for i, pages in enumerate(pcp.lists) if pages},
-            )  # fmt: skip
+            )
             for pcp in zone.pcps
         ),
         spans=tuple(zone.spans),
@@ -80,7 +83,9 @@ def _page_states(m: Machine, zone: Zone) -> bytes:
 
     def paint(first: int, pages: int, state: int) -> None:
         first -= start
-        states[max(0, first) : max(0, first + pages)] = bytes([state]) * (min(first + pages, len(states)) - max(0, first))
+        states[max(0, first) : max(0, first + pages)] = bytes([state]) * (
+            min(first + pages, len(states)) - max(0, first)
+        )
 
     for pfn in zone.lru:
         states[pfn - start] = MOVABLE

@@ -30,8 +30,6 @@ from kmemlab.mmzone import (
     MAX_ORDER,
     MIGRATE_PCPTYPES,
     PAGE_ALLOC_COSTLY_ORDER,
-    PAGE_SHIFT,
-    PAGE_SIZE,
     WMARK_LOW,
     WMARK_MIN,
     WMARK_NAMES,
@@ -42,7 +40,7 @@ from kmemlab.mmzone import (
     unusable_free,
 )
 from kmemlab.null import NULL, Null
-from kmemlab.page_free import __free_pages, drain_all_pages, free_block
+from kmemlab.page_free import drain_all_pages
 from kmemlab.pcplist import refilled, rmqueue_bulk
 
 if TYPE_CHECKING:
@@ -51,26 +49,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Plan",
     "__alloc_pages",
-    "__get_free_page",
-    "__get_free_pages",
-    "alloc_page",
     "alloc_pages",
     "alloc_pages_bulk",
-    "alloc_pages_exact",
     "began",
-    "free_page",
-    "free_pages",
-    "free_pages_exact",
-    "get_order",
     "get_page_from_freelist",
-    "get_zeroed_page",
     "gfp_to_alloc_flags",
-    "page_address",
-    "page_to_pfn",
     "plan_for",
     "rmqueue",
-    "split_page",
-    "virt_to_page",
     "zone_watermark_fast",
 ]
 
@@ -105,7 +90,6 @@ class Plan:
         mark = zone.wmark[WMARK_LOW] + zone.watermark_boost
         self.area: Any = None
         self.need = mark + zone.lowmem_reserve[self.highest_zoneidx] + unusable_free(zone, order, 0)
-
 
     def find_area(self) -> bool:
         """Whether a free list of the zone holds a block large enough; remembers one that does."""
@@ -220,7 +204,7 @@ def _refill(m: Machine, plan: Plan, zone: Zone, page: Page) -> int:
     return blocks
 
 
-def __alloc_pages(m: Machine, gfp: int, order: int) -> Page | Null:  # noqa: N807
+def __alloc_pages(m: Machine, gfp: int, order: int) -> Page | Null:
     """The whole way of a request: checks, the first walk over the zones, the slow path, the events."""
     plan = plan_for(m, gfp, order)
     m.calls += 1
@@ -358,13 +342,13 @@ def gfp_to_alloc_flags(gfp: int, order: int) -> int:
     return flags
 
 
-def __perform_reclaim(m: Machine, plan: Plan) -> Generator[None, None, int]:  # noqa: N807
+def __perform_reclaim(m: Machine, plan: Plan) -> Generator[None, None, int]:
     """Direct reclaim: pages freed. A machine without page cache has nothing to reclaim."""
     yield
     return 0
 
 
-def __alloc_pages_slowpath(m: Machine, plan: Plan) -> Generator[None, None, Page | None]:  # noqa: N807
+def __alloc_pages_slowpath(m: Machine, plan: Plan) -> Generator[None, None, Page | None]:
     """What follows when no zone is above ``low``: wake kswapd, the reserves, reclaim. May sleep at a ``yield``.
 
     Left out so far: compaction and the OOM killer; a request that would reach them gets NULL and is told so.
@@ -382,7 +366,8 @@ def __alloc_pages_slowpath(m: Machine, plan: Plan) -> Generator[None, None, Page
         if page is not None:
             return page
     if not gfp & 0x400:
-        return _nopage(m, plan, "the mask has no __GFP_DIRECT_RECLAIM, so nothing more is tried")
+        _nopage(m, plan, "the mask has no __GFP_DIRECT_RECLAIM, so nothing more is tried")
+        return None
     retries = 0
     while True:
         progress = yield from __perform_reclaim(m, plan)
@@ -396,15 +381,18 @@ def __alloc_pages_slowpath(m: Machine, plan: Plan) -> Generator[None, None, Page
             if page is not None:
                 return page
         if gfp & 0x10000:
-            return _nopage(m, plan, "__GFP_NORETRY: one round of reclaim, then NULL")
+            _nopage(m, plan, "__GFP_NORETRY: one round of reclaim, then NULL")
+            return None
         if order > PAGE_ALLOC_COSTLY_ORDER and not gfp & 0x4000:
-            return _nopage(m, plan, f"order {order} is costly (above {PAGE_ALLOC_COSTLY_ORDER}): one round, then NULL")
+            _nopage(m, plan, f"order {order} is costly (above {PAGE_ALLOC_COSTLY_ORDER}): one round, then NULL")
+            return None
         retries = 0 if progress and order <= PAGE_ALLOC_COSTLY_ORDER else retries + 1
         if retries > 16:
             if unreserve_highatomic_pageblock(plan.zones, plan.migratetype, True):
                 retries = 0
             else:
-                return _nopage(m, plan, "16 fruitless rounds of reclaim; the kernel would now call the OOM killer")
+                _nopage(m, plan, "16 fruitless rounds of reclaim; the kernel would now call the OOM killer")
+                return None
         page = get_page_from_freelist(m, plan, alloc_flags)
         if page is not None:
             return page
@@ -414,11 +402,6 @@ def _nopage(m: Machine, plan: Plan, reason: str) -> None:
     """The request fails: the log gets the kernel's report unless the mask says NOWARN."""
     m.trail.append((events.LabNull, reason))
     m.warn_alloc(plan.gfp, plan.order)
-
-
-def alloc_page(m: Machine, gfp: int) -> Page | Null:
-    """One page, or NULL. Kernel: alloc_page, include/linux/gfp.h."""
-    return alloc_pages(m, gfp, 0)
 
 
 def alloc_pages_bulk(m: Machine, nr_pages: int, gfp: int = 0xCC0) -> list[Page]:
@@ -463,89 +446,3 @@ def _take_from_pcp(m: Machine, zone: Zone, plan: Plan, nr_pages: int) -> list[Pa
         taken.append(page)
     m.calls += len(taken)
     return taken
-
-
-def __get_free_pages(m: Machine, gfp: int, order: int) -> int:  # noqa: N807
-    """The linear-map address of ``2**order`` pages, 0 on failure. HighMem has no address, so the bit is dropped.
-
-    Kernel: __get_free_pages, mm/page_alloc.c.
-    """
-    page = alloc_pages(m, gfp & ~0x2, order)
-    return page_address(m, page) if page else 0
-
-
-def __get_free_page(m: Machine, gfp: int) -> int:  # noqa: N807
-    """The address of one page, 0 on failure. Kernel: __get_free_page, include/linux/gfp.h."""
-    return __get_free_pages(m, gfp, 0)
-
-
-def get_zeroed_page(m: Machine, gfp: int) -> int:
-    """The address of one page full of zeros, 0 on failure. Kernel: get_zeroed_page, mm/page_alloc.c."""
-    return __get_free_pages(m, gfp | 0x100, 0)
-
-
-def free_pages(m: Machine, addr: int, order: int) -> None:
-    """Give back what ``__get_free_pages`` returned; address 0 is ignored. Kernel: free_pages, mm/page_alloc.c."""
-    if addr:
-        __free_pages(m, virt_to_page(m, addr), order)
-
-
-def free_page(m: Machine, addr: int) -> None:
-    """Give back one page by its address. Kernel: free_page, include/linux/gfp.h."""
-    free_pages(m, addr, 0)
-
-
-def alloc_pages_exact(m: Machine, size: int, gfp: int) -> int:
-    """The address of just enough contiguous pages for ``size`` bytes: what 2**order has too many goes back.
-
-    The spare pages are freed one by one to the tails of their lists. Kernel: alloc_pages_exact.
-    """
-    order = get_order(size)
-    addr = __get_free_pages(m, gfp & ~0x40002, order)
-    if addr:
-        page = virt_to_page(m, addr)
-        split_page(m, page, order)
-        first, used = page.pfn, -(-size // PAGE_SIZE)
-        for pfn in range(first + used, first + (1 << order)):
-            free_block(m, m.memmap[pfn], 0, to_tail=True)
-    return addr
-
-
-def free_pages_exact(m: Machine, addr: int, size: int) -> None:
-    """Give back what ``alloc_pages_exact`` returned, page by page. Kernel: free_pages_exact."""
-    for offset in range(0, size, PAGE_SIZE):
-        free_page(m, addr + offset)
-
-
-def split_page(m: Machine, page: Page, order: int) -> None:
-    """Make ``2**order`` single pages of one block, each to be freed by itself. Kernel: split_page."""
-    for pfn in range(page.pfn, page.pfn + (1 << order)):
-        single = m.memmap[pfn]
-        single.refcount, single.order, single.gfp, single.mt = 1, 0, page.gfp, page.mt
-
-
-def get_order(size: int) -> int:
-    """The smallest order whose block holds ``size`` bytes. Kernel: get_order, include/asm-generic/getorder.h.
-
-    >>> get_order(4096), get_order(4097)
-    (0, 1)
-    """
-    return max(0, (size - 1 >> PAGE_SHIFT).bit_length())
-
-
-def page_to_pfn(m: Machine, page: Page) -> int:
-    """The page frame number. Kernel: page_to_pfn, include/asm-generic/memory_model.h."""
-    return page.pfn
-
-
-def page_address(m: Machine, page: Page) -> int:
-    """Where the kernel sees the page: start of the linear map + pfn * 4096; 0 for HighMem. Kernel: page_address."""
-    return 0 if page.zone.name == "HighMem" else m.kernel.page_offset + (page.pfn << PAGE_SHIFT)
-
-
-def virt_to_page(m: Machine, addr: int) -> Page:
-    """The page behind a linear-map address. Errors: ValueError for an address outside the machine's memory."""
-    pfn = addr - m.kernel.page_offset >> PAGE_SHIFT
-    if pfn < 0 or m.zone_of(pfn) is None:
-        raise ValueError(f"virt_to_page: {addr:#x} is not an address of this machine's memory")
-    return m.memmap[pfn]

@@ -23,7 +23,7 @@ __all__ = ["MERGED", "__free_page", "__free_pages", "drain_all_pages", "free_blo
 MERGED = "merged"  # what ``m.last_plan`` says after a free that went straight to the buddy lists
 
 
-def __free_pages(m: Machine, page: Page, order: int = 0) -> None:  # noqa: N807
+def __free_pages(m: Machine, page: Page, order: int = 0) -> None:
     """Give a block back. ``order`` must be the order it was asked with: the kernel does not check.
 
     Kernel: __free_pages, mm/page_alloc.c. Errors: see ``m.check()``, which names what a wrong call did.
@@ -140,7 +140,7 @@ def _bad_tail(m: Machine, pfn: int, order: int) -> bool:
     return bad
 
 
-def __free_page(m: Machine, page: Page) -> None:  # noqa: N807
+def __free_page(m: Machine, page: Page) -> None:
     """Give one page back. Kernel: __free_page, include/linux/gfp.h."""
     __free_pages(m, page, 0)
 

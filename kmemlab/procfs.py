@@ -32,17 +32,21 @@ __all__ = [
 SECTION_SHIFT = 15  # memory comes in sections of 128 MiB, which exist or do not
 
 # Rows of subsystems the model does not hold: printed as 0, or as they were read from a real machine.
-NODE_STATS = """nr_inactive_anon nr_active_anon nr_inactive_file nr_active_file nr_unevictable nr_slab_reclaimable
-nr_slab_unreclaimable nr_isolated_anon nr_isolated_file workingset_nodes workingset_refault_anon
-workingset_refault_file workingset_activate_anon workingset_activate_file workingset_restore_anon
-workingset_restore_file workingset_nodereclaim nr_anon_pages nr_mapped nr_file_pages nr_dirty nr_writeback
-nr_writeback_temp nr_shmem nr_shmem_hugepages nr_shmem_pmdmapped nr_file_hugepages nr_file_pmdmapped
-nr_anon_transparent_hugepages nr_vmscan_write nr_vmscan_immediate_reclaim nr_dirtied nr_written
-nr_throttled_written nr_kernel_misc_reclaimable nr_foll_pin_acquired nr_foll_pin_released nr_kernel_stack
-nr_page_table_pages nr_sec_page_table_pages nr_swapcached pgpromote_success pgpromote_candidate""".split()
-ZONE_STATS = """nr_free_pages nr_zone_inactive_anon nr_zone_active_anon nr_zone_inactive_file nr_zone_active_file
-nr_zone_unevictable nr_zone_write_pending nr_mlock nr_bounce nr_zspages nr_free_cma numa_hit numa_miss
-numa_foreign numa_interleave numa_local numa_other""".split()
+NODE_STATS = (
+    "nr_inactive_anon nr_active_anon nr_inactive_file nr_active_file nr_unevictable nr_slab_reclaimable "
+    "nr_slab_unreclaimable nr_isolated_anon nr_isolated_file workingset_nodes workingset_refault_anon "
+    "workingset_refault_file workingset_activate_anon workingset_activate_file workingset_restore_anon "
+    "workingset_restore_file workingset_nodereclaim nr_anon_pages nr_mapped nr_file_pages nr_dirty nr_writeback "
+    "nr_writeback_temp nr_shmem nr_shmem_hugepages nr_shmem_pmdmapped nr_file_hugepages nr_file_pmdmapped "
+    "nr_anon_transparent_hugepages nr_vmscan_write nr_vmscan_immediate_reclaim nr_dirtied nr_written "
+    "nr_throttled_written nr_kernel_misc_reclaimable nr_foll_pin_acquired nr_foll_pin_released nr_kernel_stack "
+    "nr_page_table_pages nr_sec_page_table_pages nr_swapcached pgpromote_success pgpromote_candidate "
+).split()
+ZONE_STATS = (
+    "nr_free_pages nr_zone_inactive_anon nr_zone_active_anon nr_zone_inactive_file nr_zone_active_file "
+    "nr_zone_unevictable nr_zone_write_pending nr_mlock nr_bounce nr_zspages nr_free_cma numa_hit numa_miss "
+    "numa_foreign numa_interleave numa_local numa_other "
+).split()
 _NUMA_ONLY = {"pgpromote_success", "pgpromote_candidate"} | {row for row in ZONE_STATS if row.startswith("numa_")}
 
 
@@ -184,7 +188,9 @@ def parse_buddyinfo(text: str) -> dict[str, list[int]]:
             continue
         match = _BUDDY.match(line)
         if match is None:
-            raise ProcfsError(f"buddyinfo: line {number}: expected 'Node 0, zone NAME' and counts: {line.strip()[:50]!r}")
+            raise ProcfsError(
+                f"buddyinfo: line {number}: expected 'Node 0, zone NAME' and counts: {line.strip()[:50]!r}"
+            )
         if match[1] != "0":
             raise ProcfsError(f"buddyinfo: line {number}: node {match[1]}: the model has one node; give node 0's lines")
         counts = list(map(int, match[3].split()))
@@ -205,7 +211,9 @@ def parse_zoneinfo(text: str) -> list[ZoneText]:
         head = _ZONE.match(line)
         if head:
             if head[1] != "0":
-                raise ProcfsError(f"zoneinfo: line {number}: node {head[1]}: the model has one node; give node 0's part")
+                raise ProcfsError(
+                    f"zoneinfo: line {number}: node {head[1]}: the model has one node; give node 0's part"
+                )
             zones.append(ZoneText(head[2], number))
         elif not zones:
             raise ProcfsError(f"zoneinfo: line {number}: expected 'Node 0, zone NAME': {line.strip()[:50]!r}")
@@ -234,7 +242,7 @@ def _zone_row(zone: ZoneText, line: str, number: int) -> None:
         if line.strip() in ("per-node stats", "pagesets", ""):
             return
         if re.match(r"^  vm stats threshold: \d+$", line):
-            zone.values["threshold"] = int(line.split()[-1])
+            zone.values["threshold"] = int(line.rsplit(maxsplit=1)[-1])
             return
         raise ProcfsError(f"zoneinfo: line {number}: cannot be read: {line.strip()[:50]!r}")
     name, value = row[1], int(row[2])
