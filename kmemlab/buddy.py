@@ -34,8 +34,6 @@ __all__ = [
     "__rmqueue",
     "__rmqueue_fallback",
     "__rmqueue_smallest",
-    "add_to_free_list",
-    "add_to_free_list_tail",
     "boost_watermark",
     "freed",
     "move_freepages_block",
@@ -55,50 +53,10 @@ FALLBACKS = {
 }
 
 
-def add_to_free_list(zone: Zone, pfn: int, order: int, migratetype: int) -> None:
-    """Put a block at the head of its list."""
-    zone.free_area[order][migratetype][pfn] = None
-    zone.buddy[pfn] = order << 3 | migratetype
-
-
-def add_to_free_list_tail(zone: Zone, pfn: int, order: int, migratetype: int) -> None:
-    """Put a block at the tail of its list."""
-    if zone.run and order == TOP and migratetype == MIGRATE_MOVABLE:
-        _store_run(zone, len(zone.run))  # the untouched blocks stand at the tail: they must come first
-    area = zone.free_area[order][migratetype]
-    area[pfn] = None
-    area.move_to_end(pfn, last=False)
-    zone.buddy[pfn] = order << 3 | migratetype
-
-
-def _store_run(zone: Zone, blocks: int) -> None:
-    """Store the first ``blocks`` untouched top-order blocks at the tail of their list, one by one."""
-    chunk, zone.run = zone.run[:blocks], zone.run[blocks:]
-    area = zone.free_area[TOP][MIGRATE_MOVABLE]
-    for pfn in chunk:
-        area[pfn] = None
-        area.move_to_end(pfn, last=False)
-        zone.buddy[pfn] = TOP << 3 | MIGRATE_MOVABLE
-
-
-def _take_head(zone: Zone, order: int, migratetype: int) -> int:
-    area = zone.free_area[order][migratetype]
-    pfn: int = area.popitem()[0]
-    del zone.buddy[pfn]
-    if not area and zone.run and order == TOP and migratetype == MIGRATE_MOVABLE:
-        _store_run(zone, 64)
-    return pfn
-
-
 def _move_to_free_list(zone: Zone, pfn: int, migratetype: int) -> int:
-    """Move a listed block to the tail of another type's list; returns its order."""
-    entry = zone.buddy[pfn]
-    order = entry >> 3
-    area = zone.free_area[order][entry & 7]
-    del area[pfn]
-    add_to_free_list_tail(zone, pfn, order, migratetype)
-    if not area and zone.run and order == TOP and entry & 7 == MIGRATE_MOVABLE:
-        _store_run(zone, 64)
+    """Move a listed block to the tail of another type's list; returns its order. Kernel: move_to_free_list."""
+    order = zone.del_from_free_list(pfn)
+    zone.add_to_free_list_tail(pfn, order, migratetype)
     return order
 
 
@@ -110,8 +68,7 @@ def freed(zone: Zone, pfn: int, order: int) -> Iterator[events.Event]:
     start, high, migratetype = block
     for k in range(order, high):
         yield events.LabMerge(zone.name, pfn >> k + 1 << k + 1, pfn >> k << k ^ 1 << k, k + 1)
-    area = zone.free_area[high][migratetype]
-    tail = len(area) > 1 and next(iter(area)) == start
+    tail = start in zone.free_tail[high][migratetype]
     yield events.LabFreeBlock(zone.name, start, high, migratetype, tail)
 
 
@@ -138,16 +95,22 @@ def __free_one_page(zone: Zone, pfn: int, order: int, migratetype: int) -> None:
             buddy_mt = zone.pageblock_mt[buddy_pfn >> PAGEBLOCK_ORDER]
             if migratetype != buddy_mt and (migratetype >= MIGRATE_PCPTYPES or buddy_mt >= MIGRATE_PCPTYPES):
                 break
-        del areas[order][entry & 7][buddy_pfn], buddy[buddy_pfn]
+        del buddy[buddy_pfn]  # del_from_free_list, written out
+        area = areas[order][entry & 7]
+        if area.pop(buddy_pfn, 0) == 0:
+            del zone.free_tail[order][entry & 7][buddy_pfn]
+        elif not area and (zone.free_tail[order][entry & 7] or zone.run):
+            zone.turn(order, entry & 7)
         pfn &= buddy_pfn
         order += 1
-    area = areas[order][migratetype]
-    area[pfn] = None
     buddy[pfn] = order << 3 | migratetype
-    if order < zone.merge_likely_below:
+    area = areas[order][migratetype]
+    if area and order < zone.merge_likely_below:
         above = buddy.get((pfn & buddy_pfn) ^ 2 << order)
         if above is not None and above >> 3 == order + 1:
-            area.move_to_end(pfn, last=False)
+            zone.free_tail[order][migratetype][pfn] = None
+            return
+    area[pfn] = None
 
 
 def __rmqueue_smallest(zone: Zone, order: int, migratetype: int) -> int:
@@ -163,8 +126,8 @@ def __rmqueue_smallest(zone: Zone, order: int, migratetype: int) -> int:
             pfn, _ = area.popitem()
             buddy = zone.buddy
             del buddy[pfn]
-            if zone.run and not area and high == TOP and migratetype == MIGRATE_MOVABLE:
-                _store_run(zone, 64)
+            if not area and (zone.free_tail[high][migratetype] or zone.run):
+                zone.turn(high, migratetype)
             zone.split_from = high
             while high > order:
                 high -= 1

@@ -68,13 +68,15 @@ def _check_zone(m: Machine, zone: Zone) -> set[int] | Counter[int]:
     name, frames, pages = zone.name, Counter[int](), 0
     for order in range(MAX_ORDER):
         for mt in range(MIGRATE_TYPES):
-            for pfn in zone.free_area[order][mt]:
+            for pfn in (*zone.free_area[order][mt], *zone.free_tail[order][mt]):
                 assert zone.buddy.get(pfn) == order << 3 | mt, f"{name}: block {pfn} is indexed elsewhere"
                 assert pfn & (1 << order) - 1 == 0, f"{name}: block {pfn} of order {order} is not aligned"
                 pages += 1 << order
                 frames.update(range(pfn, pfn + (1 << order)))
                 assert m.tainted or not _mergeable(zone, pfn, order), f"{name}: {pfn} order {order} did not merge"
-    lists = sum(len(area) for row in zone.free_area for area in row)
+    lists = sum(len(area) for rows in (zone.free_area, zone.free_tail) for row in rows for area in row)
+    for row, tails in zip(zone.free_area, zone.free_tail, strict=True):
+        assert all(area or not tail for area, tail in zip(row, tails, strict=True)), f"{name}: a list without a head"
     assert lists == len(zone.buddy), f"{name}: {lists} blocks listed, {len(zone.buddy)} indexed"
     assert not zone.run or zone.free_area[MAX_ORDER - 1][MIGRATE_MOVABLE], f"{name}: the untouched run has no head"
     pages += len(zone.run) << MAX_ORDER - 1

@@ -270,10 +270,10 @@ class Machine:
                 if plans:
                     plans.clear()
 
-    def remember(self, plan: Any) -> None:
+    def remember(self, gfp: int, plan: Any) -> None:
         """Keep a decoded request, unless somebody listens: then every call goes the long way that tells all."""
         if not self.events.subscribers:
-            self.plans[plan.order][plan.gfp] = plan
+            self.plans[plan.order][gfp] = plan
 
     def _listen(self) -> None:
         self.careful = self.tainted or bool(self.events.subscribers)

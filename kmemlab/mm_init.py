@@ -266,19 +266,10 @@ def free_boot_range(zone: Zone, first: int, end: int) -> None:
             zone.run = zone.boot_run = range(first, end >> top << top, 1 << top)
             first = zone.run[-1] + (1 << top)
             if not zone.free_area[top][MIGRATE_MOVABLE]:
-                _store_head_of_run(zone)
+                zone.store_run(1)
             continue
-        area = zone.free_area[order][MIGRATE_MOVABLE]
-        area[first] = None
-        area.move_to_end(first, last=False)
-        zone.buddy[first] = order << 3 | MIGRATE_MOVABLE
+        zone.add_to_free_list_tail(first, order, MIGRATE_MOVABLE)
         first += 1 << order
-
-
-def _store_head_of_run(zone: Zone) -> None:
-    pfn, zone.run = zone.run[0], zone.run[1:]
-    zone.free_area[MAX_ORDER - 1][MIGRATE_MOVABLE][pfn] = None
-    zone.buddy[pfn] = (MAX_ORDER - 1) << 3 | MIGRATE_MOVABLE
 
 
 def pageblocks(pages: int) -> int:

@@ -6,7 +6,6 @@ the lagging counter from mm/vmstat.c.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -150,8 +149,9 @@ def pindex_to_order(pindex: int) -> int:
 class Zone:
     """One populated zone. All counts are pages.
 
-    ``free_area[order][migratetype]`` is a free list: an ordered dict whose *last* key is the list's
-    head. ``buddy`` maps the first pfn of each listed block to ``order << 3 | migratetype``.
+    A free list is two dicts of first pfns: ``free_area[order][migratetype]``, whose *last* key is the list's
+    head, and behind it ``free_tail[order][migratetype]``, whose last key is the list's tail. The first is
+    empty only when the list is. ``buddy`` maps each listed block to ``order << 3 | migratetype``.
     ``run`` holds top-order movable blocks that nobody touched since boot: they stand behind the tail of
     their list without being stored one by one. Kernel: struct zone, include/linux/mmzone.h.
     """
@@ -173,9 +173,8 @@ class Zone:
         self.nr_free_pages = 0
         self.stat_threshold = 0
         self.counter_gap = 0  # a zone made from /proc: its counter and its lists were read at different moments
-        self.free_area: list[list[OrderedDict[int, None]]] = [
-            [OrderedDict() for _ in range(MIGRATE_TYPES)] for _ in range(MAX_ORDER)
-        ]
+        self.free_area: list[list[dict[int, None]]] = [[{} for _ in range(MIGRATE_TYPES)] for _ in range(MAX_ORDER)]
+        self.free_tail: list[list[dict[int, None]]] = [[{} for _ in range(MIGRATE_TYPES)] for _ in range(MAX_ORDER)]
         self.buddy: dict[int, int] = {}
         self.run = range(0)
         self.split_from = 0  # order of the block that the last request was cut from
@@ -204,13 +203,55 @@ class Zone:
     def free_blocks(self, order: int, migratetype: int) -> Iterator[int]:
         """First pfn of each block on one free list, head first."""
         yield from reversed(self.free_area[order][migratetype])
+        yield from self.free_tail[order][migratetype]
         if order == MAX_ORDER - 1 and migratetype == MIGRATE_MOVABLE:
             yield from self.run
 
+    def nr_free_of(self, order: int, migratetype: int) -> int:
+        """Blocks on one free list."""
+        count = len(self.free_area[order][migratetype]) + len(self.free_tail[order][migratetype])
+        return count + len(self.run) if order == MAX_ORDER - 1 and migratetype == MIGRATE_MOVABLE else count
+
     def nr_free(self, order: int) -> int:
         """Blocks of this order on all lists (the row of /proc/buddyinfo)."""
-        count = sum(map(len, self.free_area[order]))
-        return count + len(self.run) if order == MAX_ORDER - 1 else count
+        return sum(self.nr_free_of(order, mt) for mt in range(MIGRATE_TYPES))
+
+    def add_to_free_list_tail(self, pfn: int, order: int, migratetype: int) -> None:
+        """Put a block at the tail of its list."""
+        top = order == MAX_ORDER - 1 and migratetype == MIGRATE_MOVABLE
+        if top and self.run:
+            self.store_run(len(self.run))  # the untouched blocks stand at the tail: they must come first
+        area = self.free_area[order][migratetype]
+        (self.free_tail[order][migratetype] if area else area)[pfn] = None
+        self.buddy[pfn] = order << 3 | migratetype
+
+    def del_from_free_list(self, pfn: int) -> int:
+        """Take a listed block off its list, wherever it stands; returns its order."""
+        entry = self.buddy.pop(pfn)
+        order, migratetype = entry >> 3, entry & 7
+        area = self.free_area[order][migratetype]
+        if area.pop(pfn, 0) == 0:
+            del self.free_tail[order][migratetype][pfn]
+        elif not area:
+            self.turn(order, migratetype)
+        return order
+
+    def turn(self, order: int, migratetype: int) -> None:
+        """The head part of a list ran empty: let the tail part, turned round, be the head part."""
+        tail = self.free_tail[order][migratetype]
+        self.free_area[order][migratetype].update(dict.fromkeys(reversed(tail)))
+        tail.clear()
+        if self.run and order == MAX_ORDER - 1 and migratetype == MIGRATE_MOVABLE:
+            self.store_run(64)
+
+    def store_run(self, blocks: int) -> None:
+        """Store the first ``blocks`` untouched top-order blocks on their list, one by one."""
+        chunk, self.run = self.run[:blocks], self.run[blocks:]
+        order = MAX_ORDER - 1
+        for pfn in chunk:
+            area = self.free_area[order][MIGRATE_MOVABLE]
+            (self.free_tail[order][MIGRATE_MOVABLE] if area else area)[pfn] = None
+            self.buddy[pfn] = order << 3 | MIGRATE_MOVABLE
 
     def free_pages(self) -> int:
         """The free counter with every CPU's pending part: what the lists really hold."""

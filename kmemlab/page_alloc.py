@@ -245,7 +245,7 @@ def plan_for(m: Machine, gfp: int, order: int) -> Plan | None:
     plan = m.plans[order].get(gfp)
     if plan is None:
         plan = Plan(m, gfp, order)
-        m.remember(plan)
+        m.remember(gfp, plan)
     return plan
 
 

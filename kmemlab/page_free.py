@@ -114,8 +114,8 @@ def _free_to_tail(zone: Zone, pfn: int, order: int, mt: int) -> None:
     __free_one_page(zone, pfn, order, mt)
     block = zone.free_block_at(pfn)
     assert block is not None
-    start, high, listed = block
-    zone.free_area[high][listed].move_to_end(start, last=False)
+    zone.del_from_free_list(block[0])
+    zone.add_to_free_list_tail(*block)
 
 
 def _on_pcp(zone: Zone, page: Page) -> bool:

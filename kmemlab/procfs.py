@@ -87,9 +87,7 @@ def pagetypeinfo(m: Machine) -> str:
         for mt, name in enumerate(MIGRATE_NAMES):
             out.append(f"Node {0:4d}, zone {zone.name:>8s}, type {name:>12s} ")
             for order in range(MAX_ORDER):
-                count = len(zone.free_area[order][mt])
-                if order == MAX_ORDER - 1 and mt == 1:
-                    count += len(zone.run)
+                count = zone.nr_free_of(order, mt)
                 out.append(f"{count:6d} " if count < 100000 else ">100000 ")
             out.append("\n")
     out.append(f"\n{'Number of blocks type ':<23s}" + "".join(f"{name:>12s} " for name in MIGRATE_NAMES) + "\n")
