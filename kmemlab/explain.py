@@ -7,6 +7,8 @@ they are written down here from what it left behind.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from kmemlab import events
@@ -81,8 +83,7 @@ def _pages(n: int) -> str:
 
 
 def _request(request: events.LabRequest, trail: tuple[Event, ...], note: str) -> Story:
-    steps = _request_steps(trail)
-    last = trail[-1]
+    steps = _folded(_request_steps(trail))
     ends = [e for e in trail if isinstance(e, (events.LabReturn, events.LabNull))]
     last = ends[-1] if ends else trail[-1]
     if isinstance(last, events.LabReturn):
@@ -141,6 +142,20 @@ def _request_steps(trail: tuple[Event, ...]) -> list[Step]:
     return steps
 
 
+def _folded(steps: list[Step]) -> list[Step]:
+    """Tell a walk over the zones that repeats the one before in a single step."""
+    starts = [i for i, step in enumerate(steps) if step.function == "get_page_from_freelist"]
+    out = list(steps)
+    for first, second in reversed(list(pairwise(starts))):
+        length = second - first
+        one, two = steps[first:second], steps[second : second + length]
+        if [(s.say, s.why) for s in one] == [(s.say, s.why) for s in two]:
+            told = [event for step in two for event in step.events]
+            again = replace(two[0], say="look once more: the same numbers, the same answer", why="", verdict=False)
+            out[second : second + length] = [replace(again, events=tuple(told))]
+    return out
+
+
 def _attempt(event: events.LabAttempt, *, first: bool) -> Step:
     if event.wmark == "none":
         say, why = "look again, ignoring the watermarks", "__GFP_MEMALLOC is the master key"
@@ -164,7 +179,7 @@ def _zone(event: events.LabZone, attempt: events.LabAttempt | None) -> Step:
     if event.protection:
         parts.append(("protection", event.protection))
     if event.unusable:
-        parts.append(("not counted", event.unusable))
+        parts.append(("unusable", event.unusable))
     scale = Scale(event.free, tuple(parts))
     total = " + ".join(f"{name} {pages:,}" for name, pages in parts)
     if not event.enough:
@@ -218,7 +233,8 @@ def _buddy(event: events.MmPageAllocZoneLocked, splits: list[events.LabSplit]) -
         halves = range(split.low, split.high)
         blocks += tuple(Block(event.pfn + (1 << order), order, "free") for order in halves)
         say = f"the order-{split.high} block at {split.pfn} was split down to order {split.low}"
-        why = f"{len(halves)} upper halves went back to the lists; the lowest pages are ours"
+        back = "1 upper half" if len(halves) == 1 else f"{len(halves)} upper halves"
+        why = f"{back} went back to the lists; the lowest pages are ours"
     else:
         say, why = f"the head of list order {event.order} {_mt(event.migratetype)}: {event.pfn}", "no split needed"
     return [

@@ -1,0 +1,9 @@
+"""The panels and cards of kmemlab's lessons."""
+
+from kmemlab_widgets.cards import Exercise, Predict
+from kmemlab_widgets.freelists import FreeLists
+from kmemlab_widgets.lesson import Lesson
+from kmemlab_widgets.requestpath import RequestPath
+from kmemlab_widgets.zonemap import ZoneMap
+
+__all__ = ["Exercise", "FreeLists", "Lesson", "Predict", "RequestPath", "ZoneMap"]

@@ -1,0 +1,146 @@
+"""What every panel is: one finding in words, one drawing in two widths, and a picture that outlives the kernel.
+
+A panel is given a machine (it then follows it, whoever drives it) or a frozen snapshot. It redraws once after
+each cell however much happened in it. A drawing that fails shows its error in the panel; the cell goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import ipywidgets
+from IPython import get_ipython
+
+from kmemlab.snapshot import Snapshot
+from kmemlab_widgets.svg import data_uri
+from kmemlab_widgets.theme import css, esc
+
+__all__ = ["HtmlPanel", "Panel", "View", "refresh_all"]
+
+log = logging.getLogger("kmemlab_widgets")
+_live: weakref.WeakSet[Any] = weakref.WeakSet()
+_hooked: list[bool] = []
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a panel shows at one moment. ``headline`` is the finding and the first line of ``twin``, the text
+    for those who do not see the drawing; ``wide`` is the SVG for 868 px, ``narrow`` for 358."""
+
+    headline: str
+    twin: str
+    wide: str
+    narrow: str
+
+
+class Panel:
+    """The part panels inherit, before their widget class. A subclass writes ``view(snapshot)`` and ``show(view)``."""
+
+    title = "panel"
+
+    def start(self, source: Any, *, follow: bool = True) -> None:
+        """Begin to show ``source``, a machine or a Snapshot."""
+        self.machine = None if isinstance(source, Snapshot) else source
+        self._snapshot = source if isinstance(source, Snapshot) else None
+        if self.machine is not None and not hasattr(source, "snapshot"):
+            raise TypeError(f"{type(self).__name__} wants a Machine or a Snapshot, not {source!r}")
+        self._seen = None if self.machine is None else (source.calls, source.cpu)
+        self._last: View | None = None
+        self.refresh()
+        if self.machine is not None and follow:
+            _live.add(self)
+            _hook()
+
+    def snapshot(self) -> Snapshot:
+        """The moment that is shown."""
+        return self._snapshot if self.machine is None else self.machine.snapshot()
+
+    def view(self, snapshot: Snapshot) -> View:
+        """Draw. Pure: the same snapshot gives the same view."""
+        raise NotImplementedError
+
+    def show(self, view: View, snapshot: Snapshot | None) -> None:
+        """Bring a view to the browser."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Draw the machine as it is now."""
+        snapshot: Snapshot | None = None
+        try:
+            snapshot = self.snapshot()
+            view = self.view(snapshot)
+        except Exception as error:
+            log.exception("%s could not draw", type(self).__name__)
+            view = self._failed(error)
+        self._last = view
+        self.show(view, snapshot)
+
+    def _failed(self, error: Exception) -> View:
+        headline = self._last.headline if getattr(self, "_last", None) else self.title
+        text = f"panel error: {type(error).__name__}: {error}; the machine is not affected. m.snapshot() still works."
+        box = (
+            '<div style="border-left:4px solid var(--kml-bad);background:var(--kml-badbg);color:var(--kml-ink);'
+            f'padding:8px 12px"><b>{esc(headline)}</b><br>{esc(text)}</div>'
+        )
+        return View(headline, f"{headline}\n{text}", box, box)
+
+    def close_panel(self) -> None:
+        """Stop following the machine."""
+        _live.discard(self)
+
+    def __repr__(self) -> str:
+        return self._last.twin if self._last else self.title
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
+        data, meta = bundle if isinstance(bundle, tuple) else (bundle, {})
+        data = dict(data or {})
+        view = self._last
+        if view is not None:
+            data["text/plain"] = view.twin
+            if view.wide.startswith("<svg"):
+                data["text/html"] = f'<img alt="{esc(view.twin)}" src="{data_uri(view.wide)}">'
+        return data, meta
+
+
+class HtmlPanel(Panel, ipywidgets.HTML):  # type: ignore[misc]
+    """A panel that is a drawing and nothing more: both widths, the browser shows the one that fits."""
+
+    def __init__(self, source: Any, *, follow: bool = True) -> None:
+        ipywidgets.HTML.__init__(self)
+        self.start(source, follow=follow)
+
+    def show(self, view: View, snapshot: Snapshot | None) -> None:
+        """Write both drawings and the text twin into the widget."""
+        self.value = (
+            f"<style>{css()}"
+            ".kml{container-type:inline-size;background:var(--kml-paper);color:var(--kml-ink)}"
+            ".kml .narrow{display:none}"
+            "@container (max-width:560px){.kml .wide{display:none}.kml .narrow{display:block}}"
+            ".kml .twin{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}</style>"
+            f'<div class="kml" tabindex="0"><div class="wide">{view.wide}</div>'
+            f'<div class="narrow">{view.narrow}</div><div class="twin">{esc(view.twin)}</div></div>'
+        )
+
+
+def refresh_all(machine: Any = None) -> None:
+    """Redraw every panel that follows ``machine`` (or any machine) and has something new to show."""
+    for panel in list(_live):
+        if machine is None or panel.machine is machine:
+            mark = (panel.machine.calls, panel.machine.cpu)
+            if mark != panel._seen:
+                panel._seen = mark
+                panel.refresh()
+
+
+def _hook() -> None:
+    """Redraw once after each cell."""
+    if _hooked:
+        return
+    shell = get_ipython()
+    if shell is not None:
+        shell.events.register("post_run_cell", lambda *_: refresh_all())
+        _hooked.append(True)

@@ -1,0 +1,115 @@
+"""Small helpers to write SVG as text. Colours are tokens, written as ``var(--kml-...)``."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from kmemlab_widgets.theme import LIGHT, esc
+
+__all__ = ["SANS", "Svg", "data_uri", "fit", "flat", "text_width"]
+
+SANS = "var(--jp-ui-font-family, system-ui), system-ui, 'DejaVu Sans', sans-serif"
+MONO = "var(--jp-code-font-family, ui-monospace), ui-monospace, 'DejaVu Sans Mono', monospace"
+
+
+class Svg:
+    """A drawing being written. Coordinates are pixels, colours are names of theme tokens."""
+
+    def __init__(self, width: int, label: str) -> None:
+        self.width = width
+        self.height = 0.0
+        self.label = label
+        self.parts: list[str] = []
+
+    def grow(self, bottom: float) -> None:
+        """Make sure the drawing reaches down to ``bottom``."""
+        self.height = max(self.height, bottom)
+
+    def rect(self, x: float, y: float, w: float, h: float, fill: str = "none", *, stroke: str = "", sw: float = 1.0,
+             dash: str = "", rx: float = 0) -> None:  # fmt: skip
+        """A rectangle; ``fill`` and ``stroke`` are tokens."""
+        paint = f'fill="{_paint(fill)}"'
+        if stroke:
+            paint += f' stroke="{_paint(stroke)}" stroke-width="{sw:g}"' + (
+                f' stroke-dasharray="{dash}"' if dash else ""
+            )
+        corner = f' rx="{rx:g}"' if rx else ""
+        self.parts.append(f'<rect x="{x:g}" y="{y:g}" width="{max(0, w):g}" height="{max(0, h):g}"{corner} {paint}/>')
+        self.grow(y + h)
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, stroke: str = "line", *, sw: float = 1.0,
+             dash: str = "") -> None:  # fmt: skip
+        """A straight line."""
+        extra = f' stroke-dasharray="{dash}"' if dash else ""
+        self.parts.append(
+            f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{_paint(stroke)}" '
+            f'stroke-width="{sw:g}"{extra}/>'
+        )
+        self.grow(max(y1, y2))
+
+    def text(self, x: float, y: float, words: object, *, px: float = 12, fill: str = "ink", bold: bool = False,
+             anchor: str = "start", mono: bool = False, halo: bool = False) -> None:  # fmt: skip
+        """A line of text with its baseline at ``y``."""
+        style = f"font-size:{px:g}px;font-family:{MONO if mono else SANS};font-variant-numeric:tabular-nums"
+        if bold:
+            style += ";font-weight:600"
+        if halo:
+            style += f";paint-order:stroke;stroke:{_paint('paper')};stroke-width:3px;stroke-linejoin:round"
+        place = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        self.parts.append(f'<text x="{x:g}" y="{y:g}"{place} fill="{_paint(fill)}" style="{style}">{esc(words)}</text>')
+        self.grow(y + px * 0.35)
+
+    def circle(self, x: float, y: float, r: float, fill: str) -> None:
+        """A filled circle."""
+        self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="{_paint(fill)}"/>')
+        self.grow(y + r)
+
+    def raw(self, markup: str) -> None:
+        """Markup written elsewhere (already escaped)."""
+        self.parts.append(markup)
+
+    def __str__(self) -> str:
+        height = round(self.height + 8)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {height}" width="{self.width}" '
+            f'height="{height}" role="img" aria-label="{esc(self.label)}" style="max-width:100%;display:block">'
+            f'<rect width="{self.width}" height="{height}" fill="{_paint("paper")}"/>{"".join(self.parts)}</svg>'
+        )
+
+
+def _paint(token: str) -> str:
+    return token if token == "none" or token.startswith(("url(", "var(")) else f"var(--kml-{token})"
+
+
+def text_width(words: str, px: float, *, mono: bool = False, bold: bool = False) -> float:
+    """About how wide a text is, in pixels, in DejaVu (the widest font a panel must fit)."""
+    if mono:
+        return len(words) * px * 0.602
+    narrow = sum(c in "iljtf.,:;|'!() " for c in words)
+    wide = sum(c in "mwMW@%—" for c in words)
+    return (len(words) * 0.62 - narrow * 0.27 + wide * 0.3) * px * (1.1 if bold else 1.0)
+
+
+def fit(words: str, px: float, width: float, *, bold: bool = False, mono: bool = False) -> list[str]:
+    """Break a text into lines that fit ``width``: between words, and behind the ``|`` of a mask."""
+    lines, line = [], ""
+    for word in words.replace("|", "|\u200b ").split():
+        trial = (line.removesuffix("\u200b") if line.endswith("\u200b") else f"{line} ".lstrip()) + word
+        if line and text_width(trial, px, bold=bold, mono=mono) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = trial
+    return [each.removesuffix("\u200b") for each in ([*lines, line] if line else lines)]
+
+
+def flat(svg: str) -> str:
+    """The drawing with the light theme's colours and plain fonts written in, to stand alone as a picture."""
+    svg = re.sub(r"var\(--kml-(\w+)\)", lambda m: LIGHT[m[1]], svg)
+    return re.sub(r"var\(--jp-[\w-]+, ([\w-]+)\)", r"\1", svg)
+
+
+def data_uri(svg: str) -> str:
+    """The drawing as a data URI for an ``<img>``."""
+    return "data:image/svg+xml;base64," + base64.b64encode(flat(svg).encode()).decode()
