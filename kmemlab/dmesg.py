@@ -15,7 +15,7 @@ from kmemlab.mmzone import MAX_ORDER, PAGE_SHIFT, Page, Zone
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
-__all__ = ["bad_page", "bug", "page_allocation_failure", "show_free_areas", "warning"]
+__all__ = ["bad_page", "bug", "page_allocation_failure", "show_free_areas", "vm_bug_on_page", "warning"]
 
 CUT = "------------[ cut here ]------------"
 COMM = "python"  # the name of the task that a learner's calls run in
@@ -38,18 +38,28 @@ def bug(m: Machine, text: str) -> str:
     return "\n".join((CUT, text, "kernel BUG at lib/list_debug.c:30!", _cpu_line(m)))
 
 
-def bad_page(m: Machine, page: Page, why: str) -> str:
-    """``BUG: Bad page state``: a page that is to be freed is not what a free page must be."""
+def _dump_page(page: Page, why: str) -> list[str]:
     zone = page.zone.idx
-    return "\n".join((
-        f"BUG: Bad page state in process {COMM}  pfn:{page.pfn:05x}",
-        (f"page:(____ptrval____) refcount:{page.refcount} mapcount:0 mapping:0000000000000000 "
-        f"index:0x0 pfn:{page.pfn:#x}"),
+    return [
+        f"page:(____ptrval____) refcount:{page.refcount} mapcount:0 mapping:{0:016x} index:0x0 pfn:{page.pfn:#x}",
         f"flags: {0xFFFFFC0000000 | zone << 57:#x}(node=0|zone={zone}|lastcpupid=0x1fffff)",
         f"page dumped because: {why}",
-        _cpu_line(m),
+    ]
+
+
+def vm_bug_on_page(m: Machine, page: Page, condition: str) -> str:
+    """What a kernel built with DEBUG_VM says before it stops at ``condition``."""
+    return "\n".join([
+        *_dump_page(page, f"VM_BUG_ON_PAGE({condition})"), CUT, "kernel BUG at include/linux/mm.h:780!", _cpu_line(m),
+    ])  # fmt: skip
+
+
+def bad_page(m: Machine, page: Page, why: str) -> str:
+    """``BUG: Bad page state``: a page that is to be freed is not what a free page must be."""
+    return "\n".join([
+        f"BUG: Bad page state in process {COMM}  pfn:{page.pfn:05x}", *_dump_page(page, why), _cpu_line(m),
         "Disabling lock debugging due to kernel taint",
-    ))  # fmt: skip
+    ])  # fmt: skip
 
 
 def page_allocation_failure(m: Machine, gfp: int, order: int) -> str:

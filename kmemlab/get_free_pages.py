@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
 __all__ = [
+    "Address",
     "__get_free_page",
     "__get_free_pages",
     "alloc_page",
@@ -32,26 +33,37 @@ __all__ = [
 ]
 
 
+class Address(int):
+    """A kernel virtual address; prints as the kernel prints a pointer."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{int(self):016x}" if self else "0"
+
+    __str__ = __repr__
+
+
 def alloc_page(m: Machine, gfp: int) -> Page | Null:
     """One page, or NULL. Kernel: alloc_page, include/linux/gfp.h."""
     return alloc_pages(m, gfp, 0)
 
 
-def __get_free_pages(m: Machine, gfp: int, order: int) -> int:
+def __get_free_pages(m: Machine, gfp: int, order: int) -> Address:
     """The linear-map address of ``2**order`` pages, 0 on failure. HighMem has no address, so the bit is dropped.
 
     Kernel: __get_free_pages, mm/page_alloc.c.
     """
     page = alloc_pages(m, gfp & ~0x2, order)
-    return page_address(m, page) if isinstance(page, Page) else 0
+    return page_address(m, page) if isinstance(page, Page) else Address(0)
 
 
-def __get_free_page(m: Machine, gfp: int) -> int:
+def __get_free_page(m: Machine, gfp: int) -> Address:
     """The address of one page, 0 on failure. Kernel: __get_free_page, include/linux/gfp.h."""
     return __get_free_pages(m, gfp, 0)
 
 
-def get_zeroed_page(m: Machine, gfp: int) -> int:
+def get_zeroed_page(m: Machine, gfp: int) -> Address:
     """The address of one page full of zeros, 0 on failure. Kernel: get_zeroed_page, mm/page_alloc.c."""
     return __get_free_pages(m, gfp | 0x100, 0)
 
@@ -67,11 +79,13 @@ def free_page(m: Machine, addr: int) -> None:
     free_pages(m, addr, 0)
 
 
-def alloc_pages_exact(m: Machine, size: int, gfp: int) -> int:
+def alloc_pages_exact(m: Machine, size: int, gfp: int) -> Address:
     """The address of just enough contiguous pages for ``size`` bytes: what 2**order has too many goes back.
 
     The spare pages are freed one by one to the tails of their lists. Kernel: alloc_pages_exact.
     """
+    if size <= 0:
+        raise ValueError(f"alloc_pages_exact: size must be a number of bytes above 0, not {size!r}")
     order = get_order(size)
     addr = __get_free_pages(m, gfp & ~0x40002, order)
     if addr:
@@ -110,9 +124,9 @@ def page_to_pfn(m: Machine, page: Page) -> int:
     return page.pfn
 
 
-def page_address(m: Machine, page: Page) -> int:
+def page_address(m: Machine, page: Page) -> Address:
     """Where the kernel sees the page: start of the linear map + pfn * 4096; 0 for HighMem. Kernel: page_address."""
-    return 0 if page.zone.name == "HighMem" else m.kernel.page_offset + (page.pfn << PAGE_SHIFT)
+    return Address(0 if page.zone.name == "HighMem" else m.kernel.page_offset + (page.pfn << PAGE_SHIFT))
 
 
 def virt_to_page(m: Machine, addr: int) -> Page:

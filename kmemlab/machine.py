@@ -30,7 +30,7 @@ from kmemlab.recording import Recording, load_recording, zones_from_state
 from kmemlab.snapshot import Snapshot
 from kmemlab.story import Story
 
-__all__ = ["RULES", "Machine"]
+__all__ = ["CONFIGS", "RULES", "Machine"]
 
 # Rules of the kernel that can be switched off, to see what each is worth.
 RULES = frozenset({
@@ -38,18 +38,59 @@ RULES = frozenset({
     "lowmem_reserve", "counter_lag",
 })  # fmt: skip
 
+# Build options that change what the page allocator does; Debian's kernel has none of them.
+CONFIGS = frozenset({"DEBUG_VM"})
+
 
 class Machine:
     """A computer with Linux's page allocator.
 
     ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``
-    and ``from_procfs`` for real ones. ``without`` names kernel rules to leave out (see ``RULES``).
+    and ``from_procfs`` for real ones. ``without`` names kernel rules to leave out (see ``RULES``),
+    ``config`` build options to add to Debian's ("DEBUG_VM": a page freed twice stops the kernel).
     Errors: ValueError that names the argument.
 
     >>> m = Machine("linux-6.1", memory="64M")
     >>> print(m.cat("/proc/buddyinfo").splitlines()[0])
     Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_cpu",
+        "_log",
+        "_plans",
+        "_recorded",
+        "_sysctls",
+        "_warned",
+        "batch_scale",
+        "calls",
+        "careful",
+        "carried",
+        "config",
+        "cpus",
+        "empty_zones",
+        "events",
+        "free_before",
+        "highatomic",
+        "kernel",
+        "label",
+        "last_page",
+        "last_plan",
+        "lost",
+        "memmap",
+        "nofragment",
+        "note",
+        "pindex",
+        "plans",
+        "recording",
+        "seed",
+        "tainted",
+        "trail",
+        "without",
+        "zonelist",
+        "zones",
+    )
 
     def __init__(
         self,
@@ -59,6 +100,7 @@ class Machine:
         *,
         seed: int = 0,
         cmdline: str = "",
+        config: Iterable[str] = (),
         without: Iterable[str] = (),
     ) -> None:
         if kernel not in KERNELS:
@@ -69,7 +111,7 @@ class Machine:
         pages = mm_init.parse_memory(memory)
         options = mm_init.parse_cmdline(cmdline)
         zones, empty = mm_init.boot_zones(profile, pages, options, cpus)
-        self._start(profile, zones, empty, str(memory), cpus, without)
+        self._start(profile, zones, empty, str(memory), cpus, without, config)
         self.seed = seed
         thp = options.get("transparent_hugepage") != "never"
         self._sysctls["min_free_kbytes"] = mm_init.calculate_min_free_kbytes(zones, thp=thp)
@@ -88,13 +130,20 @@ class Machine:
         label: str,
         cpus: int,
         without: Iterable[str],
+        config: Iterable[str] = (),
     ) -> None:
         """The state every machine has, however it was made."""
         self.without = frozenset([without] if isinstance(without, str) else without)
         if unknown := self.without - RULES:
             raise ValueError(f"without={sorted(unknown)}: no such rule; the rules are {', '.join(sorted(RULES))}")
+        self.config = frozenset([config] if isinstance(config, str) else config)
+        if unknown := self.config - CONFIGS:
+            raise ValueError(
+                f"config={sorted(unknown)}: the model knows the build options {', '.join(sorted(CONFIGS))}"
+            )
         self.kernel = profile
         self.label = label
+        self.note = ""
         self.zones = zones
         self.empty_zones = list(empty)
         self.carried: dict[str, int] = {}  # rows of /proc files that came with the machine, not held by the model
@@ -107,6 +156,7 @@ class Machine:
         self.free_before = 0
         self.events = Trace(self._listen)
         self.recording: Recording | None = None
+        self._recorded: list[Event] | None = None
         self.tainted = False
         self.careful = False
         self.lost: list[tuple[int, int]] = []
@@ -204,8 +254,6 @@ class Machine:
         m.seed = 0
         m._settle()
         return m
-
-    note = ""
 
     if TYPE_CHECKING:  # the kernel's functions, made methods at the end of this file
 
@@ -307,6 +355,13 @@ class Machine:
         """What the last call did, as events."""
         return tuple(expand(explain.trail_of(self)))
 
+    def trace(self) -> list[Event]:
+        """The events recorded since this was first called; the list grows with every call of the kernel's."""
+        if self._recorded is None:
+            self._recorded = []
+            self.events.subscribe(self._recorded.append)
+        return self._recorded
+
     def drive(self, generator: Generator[None, None, Any]) -> Any:
         """Run what may sleep until it ends. Nothing else runs on this machine yet, so a sleep ends at once."""
         while True:
@@ -347,6 +402,12 @@ class Machine:
     def bug(self, text: str) -> str:
         """Log the report of a BUG and return it."""
         report = dmesg.bug(self, text)
+        self.printk(report)
+        return report
+
+    def vm_bug_on_page(self, page: Page, condition: str) -> str:
+        """Log what a kernel with DEBUG_VM says before it stops, and return it."""
+        report = dmesg.vm_bug_on_page(self, page, condition)
         self.printk(report)
         return report
 
@@ -396,10 +457,11 @@ class Machine:
         """An independent machine in the same state, without observers."""
         events, self.events = self.events, Trace()
         recording, self.recording = self.recording, None
+        recorded, self._recorded = self._recorded, None
         try:
             twin = copy.deepcopy(self)
         finally:
-            self.events, self.recording = events, recording
+            self.events, self.recording, self._recorded = events, recording, recorded
         twin.recording = recording
         twin.events = Trace(twin._listen)
         twin._listen()

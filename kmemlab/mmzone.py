@@ -156,6 +156,49 @@ class Zone:
     their list without being stored one by one. Kernel: struct zone, include/linux/mmzone.h.
     """
 
+    # Slots: more attributes than Python keeps in place without them, and every call reads some.
+    __slots__ = (
+        "boosted",
+        "boot_free",
+        "boot_run",
+        "buddy",
+        "counter_gap",
+        "end_pfn",
+        "free_area",
+        "free_tail",
+        "idx",
+        "lowmem_reserve",
+        "lru",
+        "managed",
+        "marks_changed",
+        "max_reserved_highatomic",
+        "merge_likely_below",
+        "name",
+        "nr_free_pages",
+        "nr_reserved_highatomic",
+        "pageblock_mt",
+        "pcp",
+        "pcp_batch_scale_max",
+        "pcp_limit",
+        "pcps",
+        "present",
+        "reclaim_active",
+        "reserved",
+        "run",
+        "slab",
+        "spanned",
+        "spans",
+        "split_from",
+        "start_pfn",
+        "stat_threshold",
+        "tainted",
+        "trail",
+        "watermark_boost",
+        "watermark_boost_factor",
+        "whole_block",
+        "wmark",
+    )
+
     def __init__(self, name: str, idx: int, start_pfn: int, spanned: int, present: int, managed: int) -> None:
         self.name = name
         self.idx = idx

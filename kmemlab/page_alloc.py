@@ -69,7 +69,8 @@ class Plan:
     """
 
     __slots__ = (
-        "alloc_flags", "area", "gfp", "highest_zoneidx", "migratetype", "need", "nr", "order", "pages", "pcp", "row",
+        "alloc_flags", "area",
+        "exact", "gfp", "highest_zoneidx", "migratetype", "need", "nr", "order", "pages", "pcp", "row",
         "zone", "zones",
     )  # fmt: skip
 
@@ -89,6 +90,7 @@ class Plan:
         self.pages: Any = zone.pcp.lists[self.row[self.migratetype]] if self.row else ()
         mark = zone.wmark[WMARK_LOW] + zone.watermark_boost
         self.area: Any = None
+        self.exact = zone.free_area[order][self.migratetype]
         self.need = mark + zone.lowmem_reserve[self.highest_zoneidx] + unusable_free(zone, order, 0)
 
     def find_area(self) -> bool:
@@ -126,7 +128,8 @@ def alloc_pages(m: Machine, gfp: int, order: int = 0) -> Page | Null:
                     page: Page = pages.pop()
                     pcp = plan.pcp
                     pcp.count -= plan.nr
-                    pcp.free_factor >>= 1
+                    if pcp.free_factor:
+                        pcp.free_factor >>= 1
                     page.refcount = 1
                     page.order = order
                     page.gfp = gfp
@@ -153,9 +156,15 @@ def _from_buddy(m: Machine, plan: Plan, zone: Zone) -> Page | None:
     """A request the first zone can serve from its own type's free lists: directly, or by a refill of the
     empty per-CPU list. None (and nothing changed) when it takes more than that."""
     order, migratetype = plan.order, plan.migratetype
-    pfn = __rmqueue_smallest(zone, order, migratetype)
-    if pfn < 0:
-        return None
+    area = plan.exact
+    if len(area) > 1:  # a block of just this order: __rmqueue_smallest, written out
+        pfn, _ = area.popitem()
+        del zone.buddy[pfn]
+        zone.split_from = order
+    else:
+        pfn = __rmqueue_smallest(zone, order, migratetype)
+        if pfn < 0:
+            return None
     page = m.memmap.get(pfn)
     if page is None:
         page = m.memmap[pfn] = Page(pfn, zone, 0)

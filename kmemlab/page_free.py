@@ -67,6 +67,8 @@ def _free_carefully(m: Machine, page: Page, order: int) -> None:
     m.trail.clear()
     m.trail.append((events.LabFree, page.pfn, order, m.cpu))
     known = page.order
+    if page.refcount == 0 and "DEBUG_VM" in m.config:
+        raise KernelBug(m.vm_bug_on_page(page, "page_ref_count(page) == 0"))
     page.refcount -= 1
     if page.refcount == 0:
         if 0 <= order < known:
