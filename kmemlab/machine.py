@@ -166,13 +166,7 @@ class Machine:
         self._cpu = 0
         self._warned: set[str] = set()
         self._log: list[str] = []
-        self._sysctls: dict[str, Any] = {
-            "min_free_kbytes": 0,
-            "watermark_boost_factor": 15000,
-            "watermark_scale_factor": 10,
-            "percpu_pagelist_high_fraction": 0,
-            "lowmem_reserve_ratio": list(profile.lowmem_reserve_ratio),
-        }
+        self._sysctls = mm_init.default_sysctls(profile)
 
     def _settle(self) -> None:
         """Set what follows from zones, settings and switched-off rules."""

@@ -28,6 +28,7 @@ __all__ = [
     "calculate_min_free_kbytes",
     "calculate_normal_threshold",
     "checked_sysctl",
+    "default_sysctls",
     "free_boot_range",
     "is_highmem",
     "nr_free_buffer_pages",
@@ -153,6 +154,17 @@ _SYSCTL_RANGE = {
     "watermark_scale_factor": (1, 3000),
     "percpu_pagelist_high_fraction": (0, 1 << 31),
 }
+
+
+def default_sysctls(profile: KernelProfile) -> dict[str, Any]:
+    """The ``vm.`` settings the model has, as a kernel boots with them (min_free_kbytes is computed later)."""
+    return {
+        "min_free_kbytes": 0,
+        "watermark_boost_factor": 15000,
+        "watermark_scale_factor": 10,
+        "percpu_pagelist_high_fraction": 0,
+        "lowmem_reserve_ratio": list(profile.lowmem_reserve_ratio),
+    }
 
 
 def checked_sysctl(name: str, value: Any, nr_zones: int) -> Any:
