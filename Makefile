@@ -26,8 +26,9 @@ env: $(STAMP)
 
 # pyenv puts a file called uv on PATH that fails when the chosen Python has none: ask it for its version.
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "kmemlab needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) -V 2>&1 | tail -n 1). Name another one: make env PYTHON=python3.12" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "kmemlab needs Python 3.11 or newer, and there is no '$(PYTHON)'. Name one: make env PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "kmemlab needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another one: make env PYTHON=python3.12" >&2; exit 1; }
 	@if uv --version >/dev/null 2>&1; then \
 	  echo "Building $(VENV) with uv"; \
 	  $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
