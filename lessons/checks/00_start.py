@@ -10,15 +10,6 @@ import random
 from functools import cache
 from typing import Any
 
-from kmemlab import (
-    GFP_DMA,
-    GFP_KERNEL,
-    NULL,
-    Machine,
-    __GFP_MEMALLOC,
-    __GFP_NOWARN,
-    conform,
-)
 from kmemlab_widgets.questions import (
     Choice,
     ExerciseSpec,
@@ -26,6 +17,16 @@ from kmemlab_widgets.questions import (
     NumberQuestion,
     Question,
     comparisons,
+)
+
+from kmemlab import (
+    __GFP_MEMALLOC,
+    __GFP_NOWARN,
+    GFP_DMA,
+    GFP_KERNEL,
+    NULL,
+    Machine,
+    conform,
 )
 
 MACHINE = "256M-a-21"
@@ -147,16 +148,20 @@ def predict_r1(m: Machine, seed: int) -> Question:
             Choice(
                 "lowest",
                 "the lowest free one",
-                lambda m: f"There are free pages below it.\nThe lowest free frame of the zone is {_lowest_free(m)}, "
-                f"and the kernel gave {got(m)}. It likes a page that was used a moment ago: "
-                "that one may still be in the processor's cache.",
+                lambda m: (
+                    f"There are free pages below it.\nThe lowest free frame of the zone is {_lowest_free(m)}, "
+                    f"and the kernel gave {got(m)}. It likes a page that was used a moment ago: "
+                    "that one may still be in the processor's cache."
+                ),
             ),
             Choice("last", "the one that was freed last", lambda m: f"The kernel gave frame {got(m)}."),
             Choice(
                 "random",
                 "a random one",
-                lambda m: f"Nothing here is left to chance.\nAsk a copy of this machine as often as you like: "
-                f"it gives frame {got(m)} each time.",
+                lambda m: (
+                    f"Nothing here is left to chance.\nAsk a copy of this machine as often as you like: "
+                    f"it gives frame {got(m)} each time."
+                ),
             ),
             Choice(
                 "zero",
@@ -189,7 +194,7 @@ def predict_r2(m: Machine, seed: int) -> NumberQuestion:
     terms = " + ".join(f"{count} x {1 << order}" for order, count in enumerate(counts) if count)
     return NumberQuestion(
         ask="How many pages are free in zone DMA?",
-        code=f"Node 0, zone      DMA {''.join(f'{count:6d} ' for count in counts)}".rstrip(),
+        code=f"Node 0, zone DMA   {_show(counts)}",
         answer=lambda m: _pages(_line(m)),
         wrong=wrong,
         otherwise=f"Add it up once more.\n{column}",
@@ -225,8 +230,10 @@ def predict_r3(m: Machine, seed: int) -> Question:
             Choice(
                 "yes",
                 "yes: what was taken was given back",
-                lambda m: "They are free, but on another shelf.\nThis CPU keeps them for the next caller, and "
-                f"`/proc/buddyinfo` does not count its shelf. {told(m)}.",
+                lambda m: (
+                    "They are free, but on another shelf.\nThis CPU keeps them for the next caller, and "
+                    f"`/proc/buddyinfo` does not count its shelf. {told(m)}."
+                ),
             ),
             Choice("no", "no", lambda m: f"Here it is the same: {told(m)}."),
         ],
@@ -269,8 +276,10 @@ def predict_r4(m: Any, seed: int) -> Question:
             Choice("under1", "under 1 %", lambda m: f"It gets further.\n{first(m)}"),
         ],
         answer=nearest,
-        right=lambda m: f"{first(m)} {why} Over the whole recording it still hits {_without_shelf().predicted:,} "
-        "frames, on lists that are no longer the kernel's.",
+        right=lambda m: (
+            f"{first(m)} {why} Over the whole recording it still hits {_without_shelf().predicted:,} "
+            "frames, on lists that are no longer the kernel's."
+        ),
         recorded=True,
     )
 
@@ -297,14 +306,18 @@ def predict_p9(m: Machine, seed: int) -> Question:
             Choice(
                 "page",
                 f"frames {block}: now all 16 are free",
-                lambda m: "So would every textbook say.\nR3 showed why not. Look for frame "
-                f"{KEPT} on the map: it lies on the shelf ({give_back(m)[1]}).",
+                lambda m: (
+                    "So would every textbook say.\nR3 showed why not. Look for frame "
+                    f"{KEPT} on the map: it lies on the shelf ({give_back(m)[1]})."
+                ),
             ),
             Choice("null", "NULL", lambda m: f"Here the request gets {give_back(m)[0]!r}."),
         ],
         answer=lambda m: "null" if give_back(m)[0] is NULL else "page",
-        right=lambda m: f"Frame {KEPT} went to this CPU's shelf ({give_back(m)[1]}), not to the lists, "
-        f"so the block {block} is not whole.",
+        right=lambda m: (
+            f"Frame {KEPT} went to this CPU's shelf ({give_back(m)[1]}), not to the lists, "
+            f"so the block {block} is not whole."
+        ),
     )
 
 
@@ -369,8 +382,8 @@ def _random_cases() -> tuple[Case, ...]:
     cases = []
     for number in range(200):
         counts, left = [0] * 11, 1900
-        for order in rng.sample(range(11), rng.randint(0, 6)):
-            counts[order] = min(rng.choice((1, 1, 2, 3, 40)), left >> order)
+        for order in rng.sample(range(11), rng.randint(1, 4) if number >= 3 else 0):
+            counts[order] = min(rng.choice((1, 2, 3, 9, 40)), left >> order)
             left -= counts[order] << order
         cases.append((counts, number % 11))
     return tuple(cases)
@@ -389,16 +402,15 @@ def _source(counts: list[int], order: int) -> int:
 def _words(case: Any, got: bool, want: bool) -> tuple[str, str]:
     counts, order = case
     page = _served(tuple(counts), order)
-    kernel = f"order {order} on `{_show(counts)}`: ".replace("`", "")
-    kernel += f"{_frames(page, order)} out of a block of order {_source(counts, order)}" if want else "NULL"
-    return kernel, f"You say {'yes' if got else 'no'}, the kernel says {'yes' if want else 'no'}."
+    got_it = _frames(page, order) if want else "NULL"
+    yes, no = ("yes", "no") if got else ("no", "yes")
+    return f"{_show(counts)}, order {order}: {got_it}", f"You say {yes}, the kernel says {no}."
 
 
 def _exact_only(case: Any, got: bool, want: bool) -> str:
     counts, order = case
-    frames = _frames(_served(tuple(counts), order), order)
     return (
-        f"Order {order}: you say no, the kernel cut {frames} out of the block of order {_source(counts, order)}. "
+        f"Order {order}: you say no, the kernel cut it out of the block of order {_source(counts, order)}. "
         "A larger block can be split."
     )
 
@@ -425,7 +437,9 @@ def _no_glue(case: Any, got: bool, want: bool) -> str:
 MISTAKES = [
     Mistake(lambda nr_free, order: nr_free[order] > 0, _exact_only),
     Mistake(lambda nr_free, order: _pages(nr_free) >= 1 << order, _amount),
-    Mistake(lambda nr_free, order: any(nr_free[order + 1 :]), "A block of exactly this order is fine: no split needed."),
+    Mistake(
+        lambda nr_free, order: any(nr_free[order + 1 :]), "A block of exactly this order is fine: no split is needed."
+    ),
     Mistake(lambda nr_free, order: any(nr_free), _no_glue),
     Mistake(
         lambda nr_free, order: any(nr_free[: order + 1]),

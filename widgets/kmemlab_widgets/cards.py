@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anywidget
 import traitlets
 
 from kmemlab_widgets import cardtext
 from kmemlab_widgets.checking import Report, is_untouched, run_checks
-from kmemlab_widgets.questions import AnyQuestion, ExerciseSpec, Question, Verdict, judge
+from kmemlab_widgets.questions import AnyQuestion, CheckResult, ExerciseSpec, Question, Verdict, judge
 from kmemlab_widgets.theme import css
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Card(anywidget.AnyWidget):
             lesson.join(self)
 
     # What the browser may ask for: the message's word -> the method's name.
-    _actions: dict[str, str] = {}
+    _actions: ClassVar[dict[str, str]] = {}
 
     def _on_message(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """A click or key in the browser. Whatever goes wrong is shown in the card."""
@@ -52,7 +52,8 @@ class Card(anywidget.AnyWidget):
             return
         given = content.get("given", [])
         try:
-            self._take(given if isinstance(given, list) else [])
+            if action == "check":
+                self._take(given if isinstance(given, list) else [])
             getattr(self, action)()
         except Exception as error:  # noqa: BLE001 - a broken card must not take the cell with it
             self._failed(error)
@@ -96,7 +97,7 @@ class Card(anywidget.AnyWidget):
 class Predict(Card):
     """Ask before the run, tell after. ``make(m, seed)`` builds the question; ``choose`` and ``check`` answer it."""
 
-    _actions = {"check": "check", "again": "try_again", "another": "another"}
+    _actions: ClassVar[dict[str, str]] = {"check": "check", "again": "try_again", "another": "another"}
 
     def __init__(
         self,
@@ -193,7 +194,7 @@ class Predict(Card):
 class Exercise(Card):
     """Run the hidden checks on a learner's function and show what was tried and why it failed."""
 
-    _actions = {"check": "check", "hint": "hint"}
+    _actions: ClassVar[dict[str, str]] = {"check": "check", "hint": "hint"}
 
     def __init__(
         self,
@@ -238,7 +239,7 @@ class Exercise(Card):
         self.hints = min(self.hints + 1, len(self.spec.hints))
         self.refresh()
 
-    def rows(self) -> Sequence[Any]:
+    def rows(self) -> Sequence[CheckResult]:
         """The rows of the last run."""
         return self.report.rows if self.report else ()
 

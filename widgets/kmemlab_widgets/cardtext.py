@@ -132,9 +132,9 @@ def _predict_note(card: Predict) -> str:
 def exercise_view(card: Exercise) -> View:
     """What the browser may know of an exercise now."""
     spec, report = card.spec, card.report
-    rows = [] if report is None else [
+    rows = [
         {"ok": row.passed, "tried": row.tried, "kernel": row.kernel, "why": row.why, "where": row.where}
-        for row in report.rows
+        for row in card.rows()
     ]
     if report is None:
         summary = f"{len(spec.checks)} checks, none run yet"
@@ -200,7 +200,7 @@ def _state_twin(view: View) -> str:
 
 
 def _exercise_twin(view: View) -> str:
-    lines = [f"{view['kicker'].replace(' · ', ': ', 1)}. {view['ask']}", view["code"]]
+    lines = [f"{view['kicker'].replace(' · ', ', ', 1)}: {view['ask']}", view["code"]]
     lines += [f"Hint: {hint}" for hint in view["hints"]]
     lines.append(f"{view['summary']}. {view['todo']}".rstrip())
     for row in view["rows"]:
@@ -258,9 +258,7 @@ def _card_picture(view: View) -> str:
     ]
     if view.get("code"):
         code = html.escape(view["code"])
-        parts.append(
-            f'<pre style="background-color:{WASH};color:{INK};padding:8px 10px;margin:0 0 8px 0">{code}</pre>'
-        )
+        parts.append(f'<pre style="background-color:{WASH};color:{INK};padding:8px 10px;margin:0 0 8px 0">{code}</pre>')
     parts += [_option_picture(option, view["multi"]) for option in view.get("options", [])]
     for box in view.get("boxes", []):
         parts.append(_option_picture({"text": f"{box['label']} ____ {box['unit']}".strip(), "state": ""}, True))

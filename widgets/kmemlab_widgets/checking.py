@@ -108,7 +108,7 @@ def _run_one(spec: ExerciseSpec, check: Check, fn: Callable[..., Any], name: str
             False, why=f"`{call.last}` did not end within {spec.budget:,} steps. Look for a loop that never stops."
         )
     except Exception as error:  # noqa: BLE001 - whatever the learner's code raises becomes a row
-        row = _raised(error, fn, call)
+        row = _raised(error, check, call)
     return replace(row, tried=row.tried or check.tried, where=row.where or check.where)
 
 
@@ -130,8 +130,8 @@ class _Call:
         result = self.fn(*args, **kwargs)
         if self.returns is not None and type(result) not in _types(self.returns):
             wanted = " or ".join(kind.__name__ for kind in _types(self.returns))
-            got = "None: is a `return` missing?" if result is None else f"{_short(result)}, a {type(result).__name__}."
-            raise _WrongType(f"`{self.last}` should return a {wanted}, it returned {got}")
+            got = "None: is a `return` missing?" if result is None else f"{_short(result)} ({type(result).__name__})."
+            raise _WrongType(f"`{self.last}` should return {wanted}, it returned {got}")
         return result
 
 
@@ -158,16 +158,18 @@ def _globals_of(fn: Any) -> dict[str, Any] | None:
     return found
 
 
-def _raised(error: Exception, fn: Callable[..., Any], call: _Call) -> CheckResult:
+def _raised(error: Exception, check: Check, call: _Call) -> CheckResult:
     """The row for an exception: the last line of the traceback, and the line in the learner's own cell."""
     last = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
-    theirs = _globals_of(fn)
+    theirs = _globals_of(call.fn)
     place: tuple[str, int] | None = None
     inside = ""
     step: TracebackType | None = error.__traceback__
     while step is not None:
         frame = step.tb_frame
-        if theirs is not None and frame.f_globals is theirs:
+        if frame.f_code is _Call.__call__.__code__:
+            place = None  # what came before is the check's, even where both are written in one notebook
+        elif frame.f_globals is theirs and frame.f_code is not getattr(check.run, "__code__", None):
             place = (frame.f_code.co_filename, step.tb_lineno)
         inside = frame.f_globals.get("__name__", "")
         step = step.tb_next

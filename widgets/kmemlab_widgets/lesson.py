@@ -44,7 +44,8 @@ def _folders(folder: str | Path | None) -> list[Path]:
     return found
 
 
-def _load(name: str, folder: str | Path | None) -> ModuleType:
+def _load(name: str, folder: str | Path | None) -> tuple[ModuleType, Path]:
+    """The checks of a lesson, and the folder they are in."""
     if not name.replace("_", "").replace("-", "").isalnum():
         raise LessonError(f"{name!r} is no lesson's name (letters, digits and _)")
     for place in _folders(folder):
@@ -56,14 +57,15 @@ def _load(name: str, folder: str | Path | None) -> ModuleType:
         raise LessonError(f"no checks for lesson {name!r}: looked for {name}.py in {where}")
     # Loaded by path: the name begins with a digit, and a changed file must be read again.
     spec = importlib.util.spec_from_file_location(f"kmemlab_checks_{name}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise LessonError(f"checks/{name}.py cannot be loaded: {type(error).__name__}: {error}") from error
-    return module
+    return module, path.parent
 
 
 class Lesson:
@@ -78,12 +80,14 @@ class Lesson:
     ) -> None:
         """``checks`` is another folder of checks; ``progress`` another file of answers."""
         self.name = name
-        module = _load(name, checks)
+        module, found = _load(name, checks)
         self._predictions: Mapping[str, Any] = getattr(module, "PREDICTIONS", {})
         self._exercises: Mapping[str, Any] = getattr(module, "EXERCISES", {})
         if not self._predictions and not self._exercises:
             raise LessonError(f"checks/{name}.py has neither PREDICTIONS nor EXERCISES")
-        self._progress = progress or Progress()
+        # Beside the lessons, when these are the learner's; never into an installed package.
+        theirs = found.resolve().parent.is_relative_to(Path.cwd().resolve())
+        self._progress = progress or Progress(folder=found.parent if theirs else None)
         self._cards: weakref.WeakSet[Card] = weakref.WeakSet()
         self._current = ""
         if "broken" in self._progress.note:

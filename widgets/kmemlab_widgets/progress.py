@@ -55,11 +55,11 @@ class _Broken(Exception):
 class Progress:
     """Answers of all lessons: ``record`` one, ``of`` a lesson. ``note`` is a line for the learner, or ""."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        """``path`` is the file; None: ``progress.json`` in the current folder, if the environment says nothing."""
+    def __init__(self, path: Path | None = None, *, folder: Path | None = None) -> None:
+        """``path`` is the file; None: what the environment says, else ``progress.json`` in ``folder``."""
         setting = os.environ.get("KMEMLAB_PROGRESS", "")
         if path is None and setting != "none":
-            path = Path(setting or "progress.json")
+            path = Path(setting) if setting else (folder or Path()) / "progress.json"
         self.path = path.resolve() if path is not None else None
         self.note = ""
         self._answers: Answers = {}

@@ -17,8 +17,8 @@ from typing import Any
 
 __all__ = [
     "PASS",
-    "BoxesQuestion",
     "Box",
+    "BoxesQuestion",
     "Check",
     "CheckResult",
     "Choice",
@@ -342,9 +342,7 @@ def _copies(case: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(list(arg) if isinstance(arg, list) else dict(arg) if isinstance(arg, dict) else arg for arg in case)
 
 
-def _recognise(
-    fn: Callable[..., Any], cases: Sequence[tuple[Any, ...]], mistakes: Sequence[Mistake]
-) -> Mistake | None:
+def _recognise(fn: Callable[..., Any], cases: Sequence[tuple[Any, ...]], mistakes: Sequence[Mistake]) -> Mistake | None:
     """The mistake that answers every case as ``fn`` does."""
     left = list(mistakes)
     try:
