@@ -14,6 +14,7 @@ from pathlib import Path
 from kmemlab import ftrace
 from kmemlab.machine import Machine
 from kmemlab.mmzone import MAX_ORDER, MIGRATE_TYPES, Page
+from kmemlab.null import Null
 from kmemlab.recording import Recording, RecordingError, load_recording
 from kmemlab.story import Story
 
@@ -84,8 +85,10 @@ def conform(name: str | Path, without: Iterable[str] = ()) -> Conformance:
 
 
 def _replay_calls(m: Machine, recording: Recording, result: Conformance) -> None:
-    """Make the recorded calls; a free names the page the kernel had returned."""
+    """Make the recorded calls. A free names the page the kernel had returned; where the model returned another
+    one for that call, that one is freed, so that a miss does not become a free of somebody else's page."""
     alloc, free, page_at = m.alloc_pages, m.__free_pages, m.memmap.__getitem__
+    instead: dict[int, Page | Null] = {}
     several = m.cpus > 1
     for index, op in enumerate(recording.ops):
         if op[0] == 1:
@@ -93,10 +96,19 @@ def _replay_calls(m: Machine, recording: Recording, result: Conformance) -> None
                 m.cpu = op[4]
             page = alloc(op[1], op[2])
             result.count(m, f"call {index}: alloc_pages({op[1]:#x}, {op[2]})", op[3], page)
+            if result.first_miss is not None and (page.pfn if page else -1) != op[3]:
+                if op[3] >= 0:
+                    instead[op[3]] = page
+                else:
+                    free(page, op[2])  # nobody will: the kernel's call had failed
         else:
             if several and len(op) > 3 and op[3] != m.cpu:
                 m.cpu = op[3]
-            free(page_at(op[1]), op[2])
+            page = instead.pop(op[1], None) if instead else None
+            if page is None:
+                page = page_at(op[1])
+            if page:
+                free(page, op[2])
 
 
 def compare_states(m: Machine, end: Machine, *, loose: bool = False) -> Iterator[str]:

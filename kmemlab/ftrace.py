@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmemlab.gfp import parse_gfp_flags
-from kmemlab.mmzone import MAX_ORDER
+from kmemlab.mmzone import MAX_ORDER, Page
+from kmemlab.null import Null
 from kmemlab.recording import Recording, RecordingError
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def replay(m: Machine, recording: Recording, count: Callable[[Machine, str, int,
     path = trace_beside(recording)
     lines = list(parse_trace(path))
     deferred = _deferred(lines)
+    instead: dict[int, Page | Null] = {}  # what the model returned where the kernel returned another frame
+    missed = False
     for index, line in enumerate(lines):
         if line.cpu != m.cpu:
             m.cpu = line.cpu
@@ -123,11 +126,19 @@ def replay(m: Machine, recording: Recording, count: Callable[[Machine, str, int,
             count(m, f"line {line.number}: alloc_pages({line.gfp:#x}, {line.order})", line.pfn, page)
             if page and line.gfp & 0x8:
                 page.zone.lru.add(page.pfn)
+            if (page.pfn if page else -1) != line.pfn:
+                missed = True
+                if line.pfn >= 0:
+                    instead[line.pfn] = page
+                else:
+                    m.__free_pages(page, line.order)  # nobody will: the kernel's call had failed
         elif line.event == "bulkret":
             m.alloc_pages_bulk(line.count)
         elif index not in deferred:
             zone = m.zone_of(line.pfn)
             if zone is None:
                 raise RecordingError(f"{path}: line {line.number}: frame {line.pfn} is not in the machine's memory")
-            zone.lru.discard(line.pfn)
-            m.__free_pages(m.memmap[line.pfn], line.order)
+            page = instead.pop(line.pfn, m.memmap[line.pfn])
+            if page and (page.refcount > 0 or not missed):
+                page.zone.lru.discard(page.pfn)
+                m.__free_pages(page, line.order)
