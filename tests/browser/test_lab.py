@@ -1,0 +1,153 @@
+"""The lessons as their user meets them: copied by ``kmemlab lab``, opened in a real JupyterLab, run, answered."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LESSONS = sorted(path.name for path in (ROOT / "lessons").glob("[0-9]*.ipynb"))
+TOKEN = "kmemlab-test"
+SHOTS = Path(os.environ["KMEMLAB_SHOTS"]) if "KMEMLAB_SHOTS" in os.environ else None
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A JupyterLab on loopback, started with the project's own command; gives its address."""
+    home = tmp_path_factory.mktemp("lab")
+    port = _free_port()
+    env = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+    }
+    env.pop("KMEMLAB_PROGRESS", None)  # a learner's progress file is written here
+    command = [sys.executable, "-m", "kmemlab.cli", "lab", str(home / "lessons"), "--no-browser", f"--port={port}"]
+    log = (home / "lab.log").open("w")
+    server = subprocess.Popen(
+        [*command, f"--IdentityProvider.token={TOKEN}"], env=env, stdout=log, stderr=subprocess.STDOUT, cwd=home
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=2)
+                break
+            assert server.poll() is None, (home / "lab.log").read_text()
+            time.sleep(0.25)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+        log.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page as wide as a laptop's."""
+    context = browser.new_context(viewport={"width": 1360, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    yield page
+    context.close()
+
+
+def open_lesson(page: Any, lab: str, name: str) -> None:
+    """Open a lesson in a fresh workspace and wait until its kernel is idle: an earlier Run All would be lost."""
+    page.goto(f"{lab}/lab/workspaces/{name.split('.')[0]}/tree/{name}?reset&token={TOKEN}")
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+    page.wait_for_selector("text=/\\(ipykernel\\) \\| Idle/")
+
+
+def run_all(page: Any) -> None:
+    """Run All, and wait until the last code cell has a number and none is running."""
+    page.click("text=Run >> nth=0")
+    page.click("[data-command='runmenu:run-all']")
+    page.wait_for_function(
+        """() => {
+          const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent);
+          return prompts.length > 0 && prompts.every(text => /^\\[\\d+\\]:$/.test(text));
+        }""",
+        timeout=120_000,
+    )
+
+
+def shot(page: Any, name: str) -> None:
+    """Keep a picture to look at, when asked for."""
+    if SHOTS:
+        page.screenshot(path=SHOTS / f"{name}.png")
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_run_all(page: Any, lab: str, name: str) -> None:
+    """Every lesson runs from top to bottom: no error, no broken widget, every panel drawn."""
+    open_lesson(page, lab, name)
+    run_all(page)
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert page.locator(".jp-RenderedText[data-mime-type*='stderr']").count() == 0
+    assert page.locator("text=Error displaying widget").count() == 0
+    assert page.locator(".kml-predict").count() >= 3
+    shot(page, name)
+
+
+def test_answer_by_clicking(page: Any, lab: str) -> None:
+    """A wrong answer gets its own reason and does not reveal the right one; the right one is confirmed."""
+    open_lesson(page, lab, "00_start.ipynb")
+    run_all(page)
+    card = page.locator(".kml-predict").first
+    card.scroll_into_view_if_needed()
+    card.locator(".kml-option").nth(0).click()
+    card.locator(".kml-check").click()
+    page.wait_for_function("document.querySelector('.kml-predict .kml-feedback').textContent.length > 20")
+    assert "So free memory is not a number" in card.locator(".kml-feedback").inner_text()
+    assert card.locator(".kml-option[data-state='right']").count() == 0
+    shot(page, "predict-wrong")
+    card.locator(".kml-option").nth(3).click()
+    card.locator(".kml-check").click()
+    card.locator(".kml-option[data-state='right']").wait_for()
+    shot(page, "predict-right")
+
+
+def test_answer_by_keyboard(page: Any, lab: str) -> None:
+    """Arrows choose, Enter checks, and JupyterLab does not take the keys for its cells."""
+    open_lesson(page, lab, "00_start.ipynb")
+    run_all(page)
+    card = page.locator(".kml-predict").nth(1)
+    card.scroll_into_view_if_needed()
+    cells = page.locator(".jp-Cell").count()
+    card.locator("input[type=radio]").first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    card.locator(".kml-option[data-state='right']").wait_for()
+    assert page.locator(".jp-Cell").count() == cells
+
+
+def test_the_map_follows_the_machine(page: Any, lab: str) -> None:
+    """The first map, displayed before the puzzle, shows the machine as it is after the last cell."""
+    open_lesson(page, lab, "00_start.ipynb")
+    run_all(page)
+    first = page.locator(".jp-CodeCell").first
+    text = first.inner_text()
+    assert "DMA" in text
+    assert page.locator(".jp-CodeCell canvas").count() >= 1
