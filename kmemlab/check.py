@@ -90,7 +90,9 @@ def _check_zone(m: Machine, zone: Zone) -> set[int] | Counter[int]:
                 assert page.zone is zone, f"{name}: page {page.pfn} of {page.zone.name} on a per-CPU list"
                 frames.update(range(page.pfn, page.pfn + (1 << order)))
         assert count == pcp.count, f"{name} cpu {pcp.cpu}: {count} pages on the lists, count {pcp.count}"
-        assert abs(pcp.vm_stat_diff) <= max(zone.stat_threshold, 0), f"{name} cpu {pcp.cpu}: counter not folded"
+        # A dump of a real kernel may show a counter from before its threshold was lowered.
+        most = zone.stat_threshold if m.recording is None else 127
+        assert abs(pcp.vm_stat_diff) <= most, f"{name} cpu {pcp.cpu}: counter not folded"
     if not m.tainted:
         twice = [pfn for pfn, times in frames.items() if times > 1]
         assert not twice, f"{name}: frames {twice[:4]} are on two lists"
