@@ -44,6 +44,7 @@ def zones_from_procfs(
         zone = _zone(text, profile)
         carried.update(text.stats)
         carried.update({f"{zone.name}.{name}": value for name, value in text.stats.items()})
+        carried[f"{zone.name}.node_unreclaimable"] = text.values.get("node_unreclaimable", 0)
         if not zone.managed:
             empty.append(zone)
             continue

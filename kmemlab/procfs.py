@@ -152,7 +152,8 @@ def _zone_text(m: Machine, zone: Zone) -> str:
     for pcp in zone.pcps:
         out.append(f"\n    cpu: {pcp.cpu}\n              count: {pcp.count}\n              high:  {pcp.high}")
         out.append(f"\n              batch: {pcp.batch}\n  vm stats threshold: {zone.stat_threshold}")
-    out.append(f"\n  node_unreclaimable:  0\n  start_pfn:           {zone.start_pfn}\n")
+    hopeless = m.carried.get(f"{zone.name}.node_unreclaimable", 0)  # kswapd gave the node up
+    out.append(f"\n  node_unreclaimable:  {hopeless}\n  start_pfn:           {zone.start_pfn}\n")
     return "".join(out)
 
 
