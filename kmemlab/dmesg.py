@@ -42,7 +42,7 @@ def _dump_page(page: Page, why: str) -> list[str]:
     zone = page.zone.idx
     return [
         f"page:(____ptrval____) refcount:{page.refcount} mapcount:0 mapping:{0:016x} index:0x0 pfn:{page.pfn:#x}",
-        f"flags: {0xFFFFFC0000000 | zone << 57:#x}(node=0|zone={zone}|lastcpupid=0x1fffff)",
+        f"flags: {0x1FFFFF << 30 | zone << 51:#x}(node=0|zone={zone}|lastcpupid=0x1fffff)",
         f"page dumped because: {why}",
     ]
 
