@@ -147,9 +147,9 @@ def _find_suitable_fallback(zone: Zone, order: int, migratetype: int) -> int:
     return -1
 
 
-def _can_steal_fallback(zone: Zone, order: int, start_type: int) -> bool:
+def _can_steal_fallback(order: int, start_type: int) -> bool:
     """Whether the whole pageblock may be raided, not just one block. Kernel: can_steal_fallback."""
-    return zone.whole_block and (order >= PAGEBLOCK_ORDER // 2 or start_type != MIGRATE_MOVABLE)
+    return order >= PAGEBLOCK_ORDER // 2 or start_type != MIGRATE_MOVABLE
 
 
 def __rmqueue_fallback(zone: Zone, order: int, start_type: int, alloc_flags: int) -> bool:
@@ -165,14 +165,14 @@ def __rmqueue_fallback(zone: Zone, order: int, start_type: int, alloc_flags: int
         victim = _find_suitable_fallback(zone, current, start_type)
         if victim < 0:
             continue
-        can_steal = _can_steal_fallback(zone, current, start_type)
+        can_steal = _can_steal_fallback(current, start_type)
         if not can_steal and start_type == MIGRATE_MOVABLE and current > order:
             current = order
             while (victim := _find_suitable_fallback(zone, current, start_type)) < 0:
                 current += 1
-            can_steal = _can_steal_fallback(zone, current, start_type)
+            can_steal = _can_steal_fallback(current, start_type)
         pfn = next(reversed(zone.free_area[current][victim]))
-        steal_suitable_fallback(zone, pfn, alloc_flags, start_type, can_steal)
+        steal_suitable_fallback(zone, pfn, alloc_flags, start_type, can_steal and zone.whole_block)
         changed = zone.pageblock_mt[pfn >> PAGEBLOCK_ORDER] == start_type
         zone.trail.append((
             events.MmPageAllocExtfrag, pfn, order, current, PAGEBLOCK_ORDER, start_type, victim,
