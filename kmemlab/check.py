@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from kmemlab.mmzone import (
     MAX_ORDER,
     MIGRATE_MOVABLE,
-    MIGRATE_PCPTYPES,
     MIGRATE_TYPES,
     PAGEBLOCK_ORDER,
     Zone,
@@ -102,11 +101,10 @@ def _check_zone(m: Machine, zone: Zone) -> set[int] | Counter[int]:
 
 
 def _mergeable(zone: Zone, pfn: int, order: int) -> bool:
-    """Whether a listed block stands beside its listed buddy, which the kernel would have merged."""
+    """Whether a listed block stands beside its listed buddy, which the kernel would have merged.
+
+    Whole pageblocks may stand side by side: HighAtomic ones do not merge with others, and one that is
+    given back changes its type without merging.
+    """
     buddy = pfn ^ 1 << order
-    if order == MAX_ORDER - 1 or zone.buddy.get(buddy, -1) >> 3 != order or buddy < pfn:
-        return False
-    if order < PAGEBLOCK_ORDER:
-        return True
-    mine, other = (zone.pageblock_mt[at >> PAGEBLOCK_ORDER] for at in (pfn, buddy))
-    return mine == other or (mine < MIGRATE_PCPTYPES and other < MIGRATE_PCPTYPES)
+    return order < PAGEBLOCK_ORDER and buddy > pfn and zone.buddy.get(buddy, -1) >> 3 == order

@@ -114,7 +114,7 @@ def _why_null(trail: tuple[Event, ...]) -> str:
     if empty:
         names = " and ".join(f"{e.zone} has {e.free:,} pages free" for e in empty)
         return f"{names}, but no free block that large"
-    return "no zone has enough free pages above its mark"
+    return "; ".join(f"{e.zone} {e.free - e.unusable:,} is not above {e.mark + e.protection:,}" for e in last.values())
 
 
 def _request_steps(trail: tuple[Event, ...]) -> list[Step]:

@@ -75,7 +75,7 @@ def page(browser: Any) -> Iterator[Any]:
 
 def open_lesson(page: Any, lab: str, name: str) -> None:
     """Open a lesson in a fresh workspace and wait until its kernel is idle: an earlier Run All would be lost."""
-    page.goto(f"{lab}/lab/workspaces/{name.split('.')[0]}/tree/{name}?reset&token={TOKEN}")
+    page.goto(f"{lab}/lab/workspaces/{name.split('.', maxsplit=1)[0]}/tree/{name}?reset&token={TOKEN}")
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
     page.wait_for_selector("text=/\\(ipykernel\\) \\| Idle/")
 

@@ -1,0 +1,98 @@
+"""A browser for all browser tests, and a page that shows one panel with a stand-in for its Python half."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+STATIC = Path(__file__).resolve().parent.parent.parent / "widgets" / "kmemlab_widgets" / "static"
+ARGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    """One Chromium for the whole session."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGS)
+        yield browser
+        browser.close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        """Say nothing: the tests do."""
+
+
+@pytest.fixture(scope="session")
+def static_files() -> Iterator[str]:
+    """The panels' static files, served on loopback: an ES module cannot be loaded from a file."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(STATIC)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>panel</title><style>%(css)s body{margin:8px}</style>
+<body data-jp-theme-light="%(light)s"><div id="root" style="width:%(width)dpx"></div><script type="module">
+import panel from "./%(module)s";
+const state = %(state)s, heard = {};
+const bytes = text => new DataView(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
+for (const name of %(binary)s) state[name] = bytes(state[name]);
+window.sent = []; window.outside = [];
+document.body.addEventListener("keydown", event => window.outside.push(event.key));
+window.model = {
+  get: name => state[name],
+  set: (name, value) => { state[name] = value; (heard["change:" + name] ?? []).forEach(f => f()); },
+  on: (name, f) => (heard[name] ??= []).push(f), off: () => {}, save_changes: () => {}, send: m => window.sent.push(m),
+};
+panel.render({ model: window.model, el: document.getElementById("root") });
+window.ready = true;
+</script></body>"""
+
+
+@pytest.fixture
+def show(browser: Any, static_files: str) -> Iterator[Callable[..., Any]]:
+    """``show(module, css, state, width=868, light=True)`` opens a page with a panel's ES module alone."""
+    contexts = []
+
+    def open_page(
+        module: str,
+        css: str,
+        state: dict[str, Any],
+        *,
+        binary: tuple[str, ...] = (),
+        width: int = 868,
+        light: bool = True,
+    ) -> Any:
+        context = browser.new_context(viewport={"width": width + 40, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        text = PAGE % {
+            "css": css,
+            "light": str(light).lower(),
+            "width": width,
+            "module": module,
+            "state": json.dumps(state),
+            "binary": json.dumps(binary),
+        }
+        page.route("**/panel.html", lambda route: route.fulfill(body=text, content_type="text/html"))
+        page.goto(f"{static_files}/panel.html")
+        page.wait_for_function("window.ready")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
