@@ -51,13 +51,13 @@ class Svg:
     def text(self, x: float, y: float, words: object, *, px: float = 12, fill: str = "ink", bold: bool = False,
              anchor: str = "start", mono: bool = False, halo: bool = False) -> None:  # fmt: skip
         """A line of text with its baseline at ``y``."""
-        style = f"font-size:{px:g}px;font-family:{MONO if mono else SANS};font-variant-numeric:tabular-nums"
+        look = f' font-size="{px:g}"' + (f' font-family="{esc(MONO)}"' if mono else "")
         if bold:
-            style += ";font-weight:600"
+            look += ' font-weight="600"'
         if halo:
-            style += f";paint-order:stroke;stroke:{_paint('paper')};stroke-width:3px;stroke-linejoin:round"
+            look += f' paint-order="stroke" stroke="{_paint("paper")}" stroke-width="3" stroke-linejoin="round"'
         place = "" if anchor == "start" else f' text-anchor="{anchor}"'
-        self.parts.append(f'<text x="{x:g}" y="{y:g}"{place} fill="{_paint(fill)}" style="{style}">{esc(words)}</text>')
+        self.parts.append(f'<text x="{x:g}" y="{y:g}"{place}{look} fill="{_paint(fill)}">{esc(words)}</text>')
         self.grow(y + px * 0.35)
 
     def circle(self, x: float, y: float, r: float, fill: str) -> None:
@@ -73,7 +73,8 @@ class Svg:
         height = round(self.height + 8)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {height}" width="{self.width}" '
-            f'height="{height}" role="img" aria-label="{esc(self.label)}" style="max-width:100%;display:block">'
+            f'height="{height}" role="img" aria-label="{esc(self.label)}" '
+            f'style="max-width:100%;display:block;font-family:{esc(SANS)};font-variant-numeric:tabular-nums">'
             f'<rect width="{self.width}" height="{height}" fill="{_paint("paper")}"/>{"".join(self.parts)}</svg>'
         )
 

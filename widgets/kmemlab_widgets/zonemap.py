@@ -252,7 +252,9 @@ def _draw_marks(svg: Svg, layout: Layout, zone: ZoneSnapshot, group: Any, marks:
         x, y, w, h = (n * layout.px for n in block_rect(pfn, order))
         return place[0] + x, place[1] + y, w, h
 
-    smallest = 2 if layout.px > 2 else 4
+    # The saved picture outlines the larger blocks only: some hundred lines, not some thousand.
+    counts = [sum(len(pfns) for (k, _), pfns in zone.free.items() if k >= order) for order in range(12)]
+    smallest = next(order for order in range(2 if layout.px > 2 else 4, 12) if counts[order] <= 250)
     outline = []
     for (order, _), pfns in zone.free.items():
         for pfn in pfns if order >= smallest else ():
