@@ -8,11 +8,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from kmemlab import __GFP_MEMALLOC, __GFP_NOWARN, GFP_DMA, NULL, Machine
 from kmemlab_widgets.checking import run_checks
 from kmemlab_widgets.lesson import Lesson, _load
 from kmemlab_widgets.questions import judge
-
-from kmemlab import __GFP_MEMALLOC, __GFP_NOWARN, GFP_DMA, NULL, Machine
 
 FOLDER = Path(__file__).resolve().parents[2] / "lessons" / "checks"
 

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+
+from kmemlab import GFP_DMA, Machine
 from kmemlab_widgets.cards import Predict
 from kmemlab_widgets.cardtext import ordinal
 from kmemlab_widgets.questions import (
@@ -17,8 +19,6 @@ from kmemlab_widgets.questions import (
     QuestionError,
     parse_number,
 )
-
-from kmemlab import GFP_DMA, Machine
 
 SECRET = "SECRET-OF-THE-RIGHT-ANSWER"
 
@@ -116,6 +116,14 @@ def test_the_learners_machine_is_not_touched_and_may_go_on(m: Machine) -> None:
     card.choose(calls)
     assert card.check() is True
     assert m.calls == calls + 1
+
+
+def test_each_function_of_the_machine_gets_its_own_copy(m: Machine) -> None:
+    """``answer`` and ``right`` both allocate, and both get the first page."""
+    card = Predict(ask, m)
+    card.choose("dma")
+    card.check()
+    assert card.view["feedback"]["body"] == f"{SECRET}: frame {m.alloc_pages(GFP_DMA, 0).pfn}."
 
 
 def test_answer_first(m: Machine) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from kmemlab import GFP_DMA, Machine
+from kmemlab_widgets import cards
 from kmemlab_widgets.cards import Exercise
 from kmemlab_widgets.checking import run_checks
 from kmemlab_widgets.questions import PASS, Check, CheckResult, ExerciseSpec, comparisons, fail
-
-from kmemlab import GFP_DMA, Machine
 
 
 def spec(*checks: Any, **more: Any) -> ExerciseSpec:
@@ -129,7 +130,7 @@ def endless_generator(n: int) -> int:
 
 def endless_that_catches(n: int) -> int:
     while True:
-        try:
+        try:  # noqa: SIM105
             n += 1
         except Exception:  # noqa: BLE001 - that is the point
             pass
@@ -158,6 +159,16 @@ def test_printing_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
     assert card.report.printed.startswith("n is 3\nxxx")
     assert len(card.report.printed) <= 4000
     assert capsys.readouterr().out == ""
+
+
+def test_an_exercise_that_cannot_run_does_not_take_the_cell_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> None:
+        raise RuntimeError("our own mistake")
+
+    monkeypatch.setattr(cards, "run_checks", broken)
+    card = Exercise(spec(), lambda n: n)
+    assert card.report is None
+    assert "card error: RuntimeError our own mistake; the machine is not affected." in str(card)
 
 
 def test_a_check_that_fails_is_not_put_on_the_learner() -> None:

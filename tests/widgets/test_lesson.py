@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kmemlab_widgets.lesson import Lesson, LessonError
-from kmemlab_widgets.progress import Progress
 
 from kmemlab import Machine
+from kmemlab_widgets.lesson import Lesson, LessonError
+from kmemlab_widgets.progress import Progress
 
 CHECKS = """
 from kmemlab_widgets.questions import *

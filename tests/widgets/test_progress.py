@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kmemlab_widgets import progress as module
 from kmemlab_widgets.progress import SESSION_ONLY, Progress, merge
 

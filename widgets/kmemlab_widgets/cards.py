@@ -224,13 +224,16 @@ class Exercise(Card):
         return self._run()
 
     def _run(self) -> bool | None:
-        if self._fn is None or is_untouched(self.spec, self._fn):
-            self.report = None
-        else:
-            self.report = run_checks(self.spec, self._fn, getattr(self._fn, "__name__", self.name))
-            if self.lesson is not None:
-                self.lesson.attempted(self.name, self.report, self._fn)
-        self.error = ""
+        self.error, self.report = "", None
+        try:
+            if self._fn is not None and not is_untouched(self.spec, self._fn):
+                # What the learner's function does becomes a row; what raises here is the author's mistake.
+                self.report = run_checks(self.spec, self._fn, getattr(self._fn, "__name__", self.name))
+                if self.lesson is not None:
+                    self.lesson.attempted(self.name, self.report, self._fn)
+        except Exception as error:  # noqa: BLE001 - shown in the card
+            self._failed(error)
+            return None
         self.refresh()
         return None if self.report is None else self.report.all_passed
 

@@ -231,9 +231,17 @@ class Card {
 
 function render({ model, el: host }) {
   const root = el("div", "kml kml-cards");
-  // Keys pressed in a card are the card's: without this the notebook takes arrows, J and K for itself.
-  root.dataset.lmSuppressShortcuts = "true";
+  // Plain keys pressed in a card are the card's: without this the notebook takes arrows, J, K and D for itself.
+  // The notebook listens in the capture phase on the document and looks for this attribute, so it must be set
+  // before: on the window. Ctrl+S and Shift+Enter stay the notebook's.
+  const theirs = (event) =>
+    event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
+  const guard = (event) => {
+    if (root.contains(event.target)) root.toggleAttribute("data-lm-suppress-shortcuts", !theirs(event));
+  };
+  window.addEventListener("keydown", guard, true);
   root.addEventListener("keydown", (event) => {
+    if (theirs(event)) return;
     if (event.key === "Escape") root.closest(".jp-Cell, .jp-Notebook")?.focus();
     event.stopPropagation();
   });
@@ -246,6 +254,7 @@ function render({ model, el: host }) {
   draw();
   strip();
   return () => {
+    window.removeEventListener("keydown", guard, true);
     model.off("change:view", draw);
     model.off("change:strip", strip);
   };
