@@ -46,7 +46,7 @@ def trail_of(m: Machine) -> list[tuple[Any, ...]]:
         if zone.split_from > plan.order:
             notes.append((events.LabSplit, zone.name, page.pfn, zone.split_from, plan.order, plan.migratetype))
         notes.append((events.MmPageAllocZoneLocked, page.pfn, plan.order, plan.migratetype, 0))
-    notes.append((events.LabReturn, zone.name, page.pfn, plan.order, plan.migratetype))
+    notes.append((events.LabReturn, zone.name, page.pfn, plan.order, page.mt))
     return notes
 
 
