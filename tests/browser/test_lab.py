@@ -120,7 +120,7 @@ def test_answer_by_clicking(page: Any, lab: str) -> None:
     card.locator(".kml-option").nth(0).click()
     card.locator(".kml-check").click()
     page.wait_for_function("document.querySelector('.kml-predict .kml-feedback').textContent.length > 20")
-    assert "So free memory is not a number" in card.locator(".kml-feedback").inner_text()
+    assert "Free memory is not just a number" in card.locator(".kml-feedback").inner_text()
     assert card.locator(".kml-option[data-state='right']").count() == 0
     shot(page, "predict-wrong")
     card.locator(".kml-option").nth(3).click()

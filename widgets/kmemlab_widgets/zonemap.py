@@ -198,11 +198,9 @@ def draw(zones: tuple[ZoneSnapshot, ...], headline: str, sub: str, marks: Marks,
     layout = lay_out(zones, width, y)
     for zone, group in zip(zones, layout.groups, strict=True):
         svg.text(0, group.y, group.name, px=13, bold=True)
-        room = width - layout.left
-        for i, line in enumerate(fit(group.note, 12, room)[:1]):
-            svg.text(layout.left, group.y + 15 * i, line, fill="ink2")
+        svg.text(group.note_x, group.note_y, fit(group.note, 12, width - group.note_x)[0], fill="ink2")
         if zone.name in marks["failed"]:
-            svg.rect(-6, group.y - 12, 4, 40, "bad")
+            svg.rect(width - 4, group.y - 10, 4, 14, "bad")
         if group.share is not None:
             svg.rect(layout.left, group.y + 10, width - layout.left - 4, 18, "unmov")
             svg.rect(layout.left, group.y + 10, (width - layout.left - 4) * group.share, 18, "free", stroke="freeln")

@@ -48,11 +48,14 @@ class Row:
 
 @dataclass(slots=True)
 class Group:
-    """A zone: its name and the line beside it, then rows; ``share`` of free pages when it is too large to list."""
+    """A zone: its name and the note beside it (below it on a phone), then rows; ``share`` of free pages when it
+    is too large to list."""
 
     name: str
     note: str
     y: float
+    note_x: float
+    note_y: float
     rows: list[Row] = field(default_factory=list)
     share: float | None = None
 
@@ -76,6 +79,8 @@ class Layout:
                 "name": g.name,
                 "note": g.note,
                 "y": g.y,
+                "note_x": g.note_x,
+                "note_y": g.note_y,
                 "share": g.share,
                 "rows": [{"y": r.y, "label": r.label, "tiles": r.tiles, "text": r.text} for r in g.rows],
             }
@@ -102,9 +107,9 @@ def _note(zone: ZoneSnapshot) -> str:
     free = sum(count << order for order, count in enumerate(zone.nr_free))
     note = f"{number(free)} of {number(zone.managed)} pages free ({100 * free // max(1, zone.managed)} %)"
     if shelf := sum(pcp.count for pcp in zone.pcps):
-        note += f", {number(shelf)} more on per-CPU lists"
+        note += f", {number(shelf)} on per-CPU lists"
     if zone.boost:
-        note += f" · watermarks raised by {number(zone.boost)} (boost)"
+        note += f", boost {number(zone.boost)}"
     return note
 
 
@@ -123,7 +128,10 @@ def lay_out(zones: tuple[ZoneSnapshot, ...], width: int, top: float) -> Layout:
     across = max(1, (width - left + 2 * px) // pitch)
     y = top
     for zone in zones:
-        group = Group(zone.name, _note(zone), y + 14)
+        group = Group(zone.name, _note(zone), y + 14, left, y + 14)
+        if not wide:
+            group.note_x, group.note_y = 0, y + 30
+            y += 16
         y += 24
         if not zone.pages:
             free = sum(count << order for order, count in enumerate(zone.nr_free))
@@ -151,7 +159,8 @@ def _rows(group: Group, zone: ZoneSnapshot, across: int, y: float, tall: int, px
             gap = chunk[0] - starts[i - 1] - TILE
             group.rows.append(Row(y, "", [], f"… no memory for {size(gap)} …"))
             y += 20
-        label = size(chunk[0]) if chunk[0] == base or not base else f"+{size(chunk[0] - base)}"
+        # Addresses up to 4 GiB; beyond, how far into the zone: "+48 MiB" says more than "4144 MiB".
+        label = size(chunk[0]) if chunk[0] == base or base < 1 << 20 else f"+{size(chunk[0] - base)}"
         if len(chunk) == across and all(_reserved(zone, tile) for tile in chunk):
             text = f"{plural(len(chunk), 'whole tile')} reserved at boot ({size(len(chunk) * TILE)})"
             group.rows.append(Row(y, label if chunk[0] else "0 MiB", [], text))

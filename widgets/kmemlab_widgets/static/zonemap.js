@@ -140,11 +140,11 @@ class Map_ {
     g.fillText(group.name, 0, group.y);
     g.font = "12px system-ui, sans-serif";
     g.fillStyle = colour.ink2;
-    g.fillText(group.note, lay.left, group.y, lay.width - lay.left);
+    g.fillText(group.note, group.note_x, group.note_y, lay.width - group.note_x);
     const said = this.meta.marks.failed[group.name];
     if (said) {
       g.fillStyle = colour.bad;
-      g.fillRect(lay.left - 8, group.y - 10, 4, 12);
+      g.fillRect(lay.width - 4, group.y - 10, 4, 14);
     }
     if (group.share !== null) {
       const wide = lay.width - lay.left - 4;
