@@ -154,6 +154,9 @@ def test_by_keyboard_alone(browser: Any) -> None:
     assert stage.page.locator(".kml-check").count() == 0
     assert stage.page.locator(".kml-radio:not(:disabled)").count() == 0
     assert stage.page.evaluate("window.outer") == 1, "only the Tab that led in"
+    stage.press("Control+s", "Shift+Enter")
+    assert stage.page.evaluate("window.outer") > 2, "these stay the notebook's"
+    assert not stage.page.evaluate("document.querySelector('.kml-cards').hasAttribute('data-lm-suppress-shortcuts')")
     assert not stage.errors
 
 

@@ -120,6 +120,12 @@ def test_a_wrong_number_of_arguments() -> None:
     assert "not a function" in only_row(6).why
 
 
+def test_a_check_written_in_the_learners_notebook_is_not_the_learners_code() -> None:
+    """An instructor tries out a check beside the function: lines of the check are not called the learner's."""
+    row = run_checks(spec(Check("three", lambda fn: three(fn))), lambda: 6).rows[0]
+    assert "compare it with the signature" in row.why
+
+
 def endless_on_one_line(n: int) -> int:
     while True: pass  # fmt: skip  # noqa: E701
 
