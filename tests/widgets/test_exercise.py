@@ -122,7 +122,7 @@ def test_a_wrong_number_of_arguments() -> None:
 
 def test_a_check_written_in_the_learners_notebook_is_not_the_learners_code() -> None:
     """An instructor tries out a check beside the function: lines of the check are not called the learner's."""
-    row = run_checks(spec(Check("three", lambda fn: three(fn))), lambda: 6).rows[0]
+    row = run_checks(spec(Check("three", lambda fn: three(fn), "seed 3")), lambda: 6).rows[0]  # noqa: PLW0108 - nested on purpose
     assert "compare it with the signature" in row.why
 
 
