@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.parametrize(
     ("ci", "browser", "outcome"),
-    [("", "missing", "1 skipped"), ("true", "missing", "1 failed"), ("true", "there", "1 passed")],
+    [("", "missing", "1 skipped"), ("true", "missing", "1 error"), ("true", "there", "1 passed")],
 )
 def test_a_missing_browser(ci: str, browser: str, outcome: str, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("")
@@ -30,4 +30,4 @@ def test_a_missing_browser(ci: str, browser: str, outcome: str, tmp_path: Path) 
         check=False,
     )
     assert outcome in result.stdout
-    assert ("CI must not skip" in result.stdout) == (outcome == "1 failed")
+    assert ("CI must not skip" in result.stdout) == (outcome == "1 error")

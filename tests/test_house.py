@@ -291,13 +291,14 @@ def test_import_is_light() -> None:
         "import sys, time; before = set(sys.modules); start = time.process_time(); import kmemlab;"
         "spent = time.process_time() - start; print(spent, *{m.split('.')[0] for m in set(sys.modules) - before})"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-        for _ in range(5)
-    ]
-    strangers = set(runs[0][1:]) - sys.stdlib_module_names - {"kmemlab"}
-    assert not strangers
-    assert min(float(run[0]) for run in runs) < 0.1
+    spent = []
+    for _ in range(15):  # the best of 15, since a busy machine inflates CPU time too
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+        assert not set(run[1:]) - sys.stdlib_module_names - {"kmemlab"}
+        spent.append(float(run[0]))
+        if spent[-1] < 0.1:
+            break
+    assert min(spent) < 0.1
 
 
 NOTEBOOKS = sorted(LESSONS.glob("*.ipynb"))
