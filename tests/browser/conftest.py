@@ -45,7 +45,7 @@ def static_files() -> Iterator[str]:
 
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>panel</title><style>%(css)s body{margin:8px}</style>
-<body data-jp-theme-light="%(light)s"><div id="root" style="width:%(width)dpx"></div><script type="module">
+<body data-jp-theme-light="%(light)s"><script type="module">
 import panel from "./%(module)s";
 const state = %(state)s, heard = {};
 const bytes = text => new DataView(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
@@ -57,7 +57,12 @@ window.model = {
   set: (name, value) => { state[name] = value; (heard["change:" + name] ?? []).forEach(f => f()); },
   on: (name, f) => (heard[name] ??= []).push(f), off: () => {}, save_changes: () => {}, send: m => window.sent.push(m),
 };
-panel.render({ model: window.model, el: document.getElementById("root") });
+// Like JupyterLab: the panel is rendered first and put into the page later.
+const root = Object.assign(document.createElement("div"), { id: "root", style: "width:%(width)dpx" });
+panel.render({ model: window.model, el: root });
+await new Promise(resolve => setTimeout(resolve, 50));
+document.body.append(root);
+await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve, 50)));
 window.ready = true;
 </script></body>"""
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from kmemlab_widgets.theme import LIGHT
+
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -143,11 +145,21 @@ def test_answer_by_keyboard(page: Any, lab: str) -> None:
     assert page.locator(".jp-Cell").count() == cells
 
 
-def test_the_map_follows_the_machine(page: Any, lab: str) -> None:
-    """The first map, displayed before the puzzle, shows the machine as it is after the last cell."""
+def test_the_map_is_painted_and_follows(page: Any, lab: str) -> None:
+    """The maps have the theme's colours, and the first one tells of the machine's last call."""
     open_lesson(page, lab, "00_start.ipynb")
     run_all(page)
-    first = page.locator(".jp-CodeCell").first
-    text = first.inner_text()
-    assert "DMA" in text
-    assert page.locator(".jp-CodeCell canvas").count() >= 1
+    maps = page.locator("canvas.map")
+    assert maps.count() == 2
+    for i in range(2):
+        maps.nth(i).scroll_into_view_if_needed()
+        colours = maps.nth(i).evaluate(
+            """canvas => [...new Set(new Uint32Array(
+              canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer))]"""
+        )
+        for token in ("paper", "free", "unmov"):
+            red, green, blue = bytes.fromhex(LIGHT[token][1:])
+            assert 0xFF000000 | blue << 16 | green << 8 | red in colours, token
+    heads = page.locator(".kml-zonemap .head").all_inner_texts()
+    assert heads[0].startswith("alloc_pages(GFP_DMA|__GFP_NOWARN, 4) = pfn 480")
+    assert "= NULL" in heads[1]

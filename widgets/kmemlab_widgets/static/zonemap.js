@@ -122,6 +122,7 @@ class Map_ {
     g.scale(ratio, ratio);
     g.imageSmoothingEnabled = false;
     const colour = this.colours();
+    this.painted = colour.paper !== ""; // no theme yet: not in the page, so drawn again when it is
     g.fillStyle = colour.paper;
     g.fillRect(0, 0, lay.width, lay.height);
     this.palette = this.meta.states.map(([, token]) => rgb(colour[token]));
@@ -452,7 +453,7 @@ function render({ model, el: root }) {
   for (const node of [document.documentElement, document.body])
     theme.observe(node, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   const size = new ResizeObserver(() => {
-    if (!map.meta.error && map.layout !== map.drawnFor) map.draw();
+    if (!map.meta.error && (map.layout !== map.drawnFor || !map.painted)) map.draw();
   });
   size.observe(root);
   return () => {
