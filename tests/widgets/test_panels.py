@@ -7,13 +7,13 @@ import re
 from dataclasses import replace
 
 import pytest
+
+from kmemlab import __GFP_MEMALLOC, GFP_DMA, GFP_KERNEL, Machine
 from kmemlab_widgets import freelists, requestpath
 from kmemlab_widgets.freelists import FreeLists
 from kmemlab_widgets.panel import refresh_all
 from kmemlab_widgets.requestpath import RequestPath
 from kmemlab_widgets.svg import fit, flat
-
-from kmemlab import __GFP_MEMALLOC, GFP_DMA, GFP_KERNEL, Machine
 
 
 @pytest.fixture

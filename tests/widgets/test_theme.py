@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from kmemlab_widgets.theme import DARK, LIGHT, STATE_NAMES, STATE_TOKENS, contrast, css, esc, pages, size
 
 # token: lowest contrast with paper, lowest contrast with free memory (None: no promise).
