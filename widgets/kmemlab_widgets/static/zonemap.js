@@ -32,6 +32,8 @@ export const unmorton = (x, y) => {
   return i;
 };
 
+const PLACES = Array.from({ length: TILE }, (_, i) => morton(i));
+
 const blockSize = (order) => [1 << Math.ceil(order / 2), 1 << Math.floor(order / 2)];
 
 class Map_ {
@@ -131,7 +133,28 @@ class Map_ {
     for (const group of lay.groups) this.drawGroup(g, lay, group, colour);
     this.drawOutlines(g, lay, colour);
     this.drawMarks(g, lay, colour);
+    this.still = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+    this.still.getContext("2d").drawImage(canvas, 0, 0);
+    this.drawCursor();
     this.drawZoom();
+  }
+
+  // What moves with the pointer is drawn over a copy of the rest: a mouse sends more events than a map redraws.
+  drawCursor() {
+    const g = this.canvas.getContext("2d");
+    g.save();
+    g.setTransform(1, 0, 0, 1, 0, 0);
+    g.drawImage(this.still, 0, 0);
+    g.restore();
+    if (this.cursor === null) return;
+    const colour = this.colours();
+    const block = this.blockAt(this.cursor);
+    this.frame(g, colour, block ? this.rect(block[0], block[1]) : this.rect(this.cursor, 0), colour.focus);
+    const buddy = block && block[1] < 10 ? this.rect(block[0] ^ (1 << block[1]), block[1]) : null;
+    if (!buddy) return;
+    g.setLineDash([2, 2]);
+    g.strokeRect(buddy[0] + 1, buddy[1] + 1, buddy[2] - 2, buddy[3] - 2);
+    g.setLineDash([]);
   }
 
   drawGroup(g, lay, group, colour) {
@@ -187,11 +210,13 @@ class Map_ {
     const image = g.createImageData(SIDE, SIDE);
     for (let i = 0; i < TILE; i++) {
       const state = this.state(tile + i) & 15;
-      const [x, y] = morton(i);
+      const [x, y] = PLACES[i];
       let c = this.palette[state];
       if (state === RESERVED && (x + y) % 4) c = this.wash;
       if (this.only !== null && state !== this.only && state !== 0) c = this.wash;
-      image.data.set([...c, 255], 4 * (y * SIDE + x));
+      const at = 4 * (y * SIDE + x);
+      [image.data[at], image.data[at + 1], image.data[at + 2]] = c;
+      image.data[at + 3] = 255;
     }
     g.putImageData(image, 0, 0);
     return canvas;
@@ -226,17 +251,6 @@ class Map_ {
     }
     g.setLineDash([]);
     if (taken) this.frame(g, colour, this.rect(...taken), colour.ink);
-    if (this.cursor !== null) {
-      const block = this.blockAt(this.cursor);
-      this.frame(g, colour, block ? this.rect(block[0], block[1]) : this.rect(this.cursor, 0), colour.focus);
-      if (block && block[1] < 10) {
-        const buddy = this.rect(block[0] ^ (1 << block[1]), block[1]);
-        g.strokeStyle = colour.focus;
-        g.setLineDash([2, 2]);
-        if (buddy) g.strokeRect(buddy[0] + 1, buddy[1] + 1, buddy[2] - 2, buddy[3] - 2);
-        g.setLineDash([]);
-      }
-    }
   }
 
   frame(g, colour, r, ink) {
@@ -358,14 +372,14 @@ class Map_ {
     this.tip.style.left = `${box.offsetLeft + Math.min(x + 12, Math.max(0, this.root.clientWidth - 250))}px`;
     this.tip.style.top = `${box.offsetTop + y + 16}px`;
     this.say(this.tip.textContent);
-    this.draw();
+    this.drawCursor();
   }
 
   hide() {
     if (this.tip.hidden && this.cursor === null) return;
     this.tip.hidden = true;
     this.cursor = null;
-    this.draw();
+    this.drawCursor();
   }
 
   say(text) {
