@@ -14,7 +14,7 @@ from pathlib import Path
 from kmemlab import ftrace
 from kmemlab.machine import Machine
 from kmemlab.mmzone import MAX_ORDER, MIGRATE_TYPES, Page
-from kmemlab.null import Null
+from kmemlab.null import KernelBug, Null
 from kmemlab.recording import Recording, RecordingError, load_recording
 from kmemlab.story import Story
 
@@ -75,13 +75,31 @@ def conform(name: str | Path, without: Iterable[str] = ()) -> Conformance:
     recording = load_recording(name)
     result = Conformance(str(name))
     m = Machine._of_recording(recording, "state0", without)
-    if recording.kind == "buddy":
-        _replay_calls(m, recording, result)
-    else:
-        ftrace.replay(m, recording, result.count)
     end = Machine._of_recording(recording, "state1")
+    if [(zone.name, len(zone.pcps)) for zone in m.zones] != [(zone.name, len(zone.pcps)) for zone in end.zones]:
+        raise RecordingError(f"{recording.path}: state1: has other zones or CPUs than state0")
+    try:
+        if recording.kind == "buddy":
+            _check_calls(m, recording)
+            _replay_calls(m, recording, result)
+        else:
+            ftrace.replay(m, recording, result.count)
+    except KernelBug as bug:  # the calls are not those of a kernel that went on
+        result.differences.append(f"the model's kernel stopped: {str(bug).splitlines()[1]}")
+        return result
     result.differences = list(compare_states(m, end, loose=recording.kind == "real"))
     return result
+
+
+def _check_calls(m: Machine, recording: Recording) -> None:
+    """Whether the machine has the CPUs and the frames that the calls name. Errors: RecordingError."""
+    spans = [range(zone.start_pfn, zone.end_pfn) for zone in m.zones]
+    for index, op in enumerate(recording.ops):
+        cpu = op[3 + op[0]] if len(op) > 3 + op[0] else 0
+        if not 0 <= cpu < m.cpus:
+            raise RecordingError(f"{recording.path}: ops[{index}]: CPU {cpu}: the machine has {m.cpus}")
+        if not op[0] and not any(op[1] in span for span in spans):
+            raise RecordingError(f"{recording.path}: ops[{index}]: frame {op[1]} is not in the machine's memory")
 
 
 def _replay_calls(m: Machine, recording: Recording, result: Conformance) -> None:

@@ -5,9 +5,7 @@ Kernel: include/trace/events/kmem.h (the fields), mm/page_alloc.c (when they fir
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,14 @@ from typing import TYPE_CHECKING
 from kmemlab.gfp import parse_gfp_flags
 from kmemlab.mmzone import MAX_ORDER, Page
 from kmemlab.null import Null
-from kmemlab.recording import Recording, RecordingError
+from kmemlab.recording import Recording, RecordingError, read_unpacked
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
 __all__ = ["TraceLine", "parse_trace", "replay", "trace_beside"]
 
-_LINE = re.compile(r"^\s*(?P<task>.+)-\d+\s+\[(?P<cpu>\d+)\]\s+\S+\s+[\d.]+:\s+(?P<event>\w+):\s*(?P<text>.*)$")
+_LINE = re.compile(r"^(?P<task>.+)-\d+\s+\[(?P<cpu>\d+)\]\s+\S+\s+[\d.]+:\s+(?P<event>\w+):\s*(?P<text>.*)$")
 _FIELD = re.compile(r"(\w+)=(\S+)")
 _BULK = re.compile(r"=(0x[0-9a-fA-F]+|\d+)\s*$")
 
@@ -51,14 +49,7 @@ def trace_beside(recording: Recording) -> Path:
 
 def _lines(path: Path) -> list[str]:
     try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        return raw.decode().splitlines()
-    except OSError as error:
-        raise RecordingError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (EOFError, zlib.error):
-        raise RecordingError(f"{path}: is cut off or damaged (gzip)") from None
+        return read_unpacked(path).decode().splitlines()
     except UnicodeDecodeError:
         raise RecordingError(f"{path}: is not the text of a trace") from None
 
@@ -66,13 +57,15 @@ def _lines(path: Path) -> list[str]:
 def parse_trace(path: Path) -> Iterator[TraceLine]:
     """The page events of a trace file, in order. Errors: RecordingError naming file and line."""
     for number, text in enumerate(_lines(path), 1):
-        if not text.strip() or text.startswith("#"):
+        text = text.strip()
+        if not text or text.startswith("#"):
             continue
         match = _LINE.match(text)
         if match is None:
-            raise RecordingError(f"{path}: line {number}: is not an ftrace line: {text.strip()[:60]!r}")
-        event, cpu = match["event"], int(match["cpu"])
+            raise RecordingError(f"{path}: line {number}: is not an ftrace line: {text[:60]!r}")
+        event = match["event"]
         try:
+            cpu = int(match["cpu"])
             if event == "bulkret":
                 found = _BULK.search(match["text"])
                 if found is None:
@@ -120,6 +113,8 @@ def replay(m: Machine, recording: Recording, count: Callable[[Machine, str, int,
     missed = False
     for index, line in enumerate(lines):
         if line.cpu != m.cpu:
+            if line.cpu >= m.cpus:
+                raise RecordingError(f"{path}: line {line.number}: CPU {line.cpu}: the machine has {m.cpus}")
             m.cpu = line.cpu
         if line.event == "mm_page_alloc":
             page = m.alloc_pages(line.gfp, line.order)

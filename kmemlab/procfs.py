@@ -179,6 +179,19 @@ _ROW = re.compile(r"^\s+(?:pages )?(\w+):?\s+(-?\d+)\s*$")
 _PROTECTION = re.compile(r"^\s+protection: \(([\d, ]+)\)\s*$")
 
 
+def _number(word: str, where: str) -> int:
+    """A counter of a /proc file; ``where`` names file, line and row for the message."""
+    if not word.strip().isascii() or len(word) > 20:
+        raise ProcfsError(f"{where}: {word[:24]!r}... is out of range")
+    try:
+        value = int(word)
+    except ValueError:
+        raise ProcfsError(f"{where}: {word!r} is not a number") from None
+    if not 0 <= value < 1 << 62:
+        raise ProcfsError(f"{where}: {value} is out of range")
+    return value
+
+
 def parse_buddyinfo(text: str) -> dict[str, list[int]]:
     """Zone name -> free blocks of order 0, 1, 2 ... Errors: ProcfsError with the line."""
     zones: dict[str, list[int]] = {}
@@ -192,7 +205,7 @@ def parse_buddyinfo(text: str) -> dict[str, list[int]]:
             )
         if match[1] != "0":
             raise ProcfsError(f"buddyinfo: line {number}: node {match[1]}: the model has one node; give node 0's lines")
-        counts = list(map(int, match[3].split()))
+        counts = [_number(word, f"buddyinfo: line {number}") for word in match[3].split()]
         if len(counts) != MAX_ORDER:
             raise ProcfsError(f"buddyinfo: line {number}: {len(counts)} orders, this kernel model has {MAX_ORDER}")
         if max(counts) >= 1 << 34:
@@ -234,19 +247,17 @@ def parse_zoneinfo(text: str) -> list[ZoneText]:
 def _zone_row(zone: ZoneText, line: str, number: int) -> None:
     protection = _PROTECTION.match(line)
     if protection:
-        zone.protection = [int(word) for word in protection[1].split(",")]
+        zone.protection = [_number(word, f"zoneinfo: line {number}: protection") for word in protection[1].split(",")]
         return
     row = _ROW.match(line)
     if row is None:
         if line.strip() in ("per-node stats", "pagesets", ""):
             return
         if re.match(r"^  vm stats threshold: \d+$", line):
-            zone.values["threshold"] = int(line.rsplit(maxsplit=1)[-1])
+            zone.values["threshold"] = _number(line.rsplit(maxsplit=1)[-1], f"zoneinfo: line {number}: threshold")
             return
         raise ProcfsError(f"zoneinfo: line {number}: cannot be read: {line.strip()[:50]!r}")
-    name, value = row[1], int(row[2])
-    if value < 0 or value >= 1 << 62:
-        raise ProcfsError(f"zoneinfo: line {number}: {name} {value} is out of range")
+    name, value = row[1], _number(row[2], f"zoneinfo: line {number}: {row[1][:24]}")
     if name == "cpu":
         zone.pcps.append({})
     elif name in ("count", "high", "batch") and zone.pcps:

@@ -7,6 +7,7 @@ state at the end. A file that is not what it should be gets one line: the file, 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from kmemlab.mmzone import (
     pindex_to_order,
 )
 
-__all__ = ["Recording", "RecordingError", "find_recording", "load_recording", "zones_from_state"]
+__all__ = ["Recording", "RecordingError", "find_recording", "load_recording", "read_unpacked", "zones_from_state"]
+
+MOST_BYTES = 1 << 28  # what a file may unpack to: fifty times the largest recording
 
 
 class RecordingError(ValueError):
@@ -78,7 +81,10 @@ class _Field:
         self.file, self.where, self.value = file, where, value
 
     def fail(self, text: str) -> RecordingError:
-        return RecordingError(f"{self.file}: {self.where}: {text}")
+        said = f"{self.where}: {text}"  # names out of the file: whatever is in them, the message stays one line
+        if len(said) > 300:
+            said = f"{said[:200]} ... {said[-90:]}"
+        return RecordingError(f"{self.file}: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in said))
 
     def key(self, name: str, kind: type, default: Any = None) -> _Field:
         """The member ``name``, which must be of ``kind``."""
@@ -110,16 +116,25 @@ class _Field:
         return list(self.value)
 
 
-def _read_json(path: Path) -> Any:
+def read_unpacked(path: Path) -> bytes:
+    """A file's bytes, unpacked if it is a gzip file. Errors: RecordingError, one line."""
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        return json.loads(raw)
+            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(MOST_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise RecordingError(f"{path}: is cut off or damaged (gzip)") from None
     except OSError as error:
         raise RecordingError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (EOFError, zlib.error):
-        raise RecordingError(f"{path}: is cut off or damaged (gzip)") from None
+    if len(raw) > MOST_BYTES:
+        raise RecordingError(f"{path}: unpacks to more than {MOST_BYTES >> 20} MiB: not a recording")
+    return raw
+
+
+def _read_json(path: Path) -> Any:
+    raw = read_unpacked(path)
+    try:
+        return json.loads(raw)
     except UnicodeDecodeError:
         raise RecordingError(f"{path}: is not a recording (not text)") from None
     except (ValueError, RecursionError) as error:
@@ -148,8 +163,13 @@ def _check_ops(path: Path, ops: list[Any]) -> None:
         if not op or op[0] not in (0, 1):
             raise field.fail("does not begin with 1 (alloc) or 0 (free): not a recording of the page allocator")
         field.numbers(4 if op[0] else 3, low=-1)
-        if not 0 <= op[2] < 64:
-            raise field.fail(f"order {op[2]} is outside 0..63")
+        order = op[2]
+        if not 0 <= order < 64:
+            raise field.fail(f"order {order} is outside 0..63")
+        if op[0] and not 0 <= op[1] < 1 << 32:
+            raise field.fail(f"{op[1]} is not an allocation mask")
+        if not op[0] and (order >= MAX_ORDER or op[1] & (1 << order) - 1):
+            raise field.fail(f"frame {op[1]} cannot be a block of order {order}")
 
 
 def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> tuple[list[Zone], list[Zone]]:
@@ -166,12 +186,23 @@ def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> tuple[
     types = bytearray(b"\1") * (pageblocks(top) + 2)
     seen: set[int] = set()
     zones = [_zone(f, types, memmap, seen) for f in populated]
+    if len({zone.idx for zone in zones}) < len(zones):
+        raise fields.fail("two zones have the same idx")
+    if len({len(zone.pcps) for zone in zones}) > 1:
+        raise fields.fail("the zones do not tell of the same number of CPUs")
     empty = [_empty_zone(f) for f in all_fields if not f.value["managed"]]
     return sorted(zones, key=lambda zone: zone.idx), empty
 
 
+def _zone_name(f: _Field) -> str:
+    name = f.key("name", str)
+    if not (name.value.isalnum() and len(name.value) <= 8):
+        raise name.fail(f"{name.value!r} is not the name of a zone")
+    return str(name.value)
+
+
 def _empty_zone(f: _Field) -> Zone:
-    zone = Zone(f.key("name", str).value, f.key("idx", int).number(high=15), 0, 0, 0, 0)
+    zone = Zone(_zone_name(f), f.key("idx", int).number(high=15), 0, 0, 0, 0)
     zone.wmark = f.key("wmark", list).numbers(3)[:3]
     zone.lowmem_reserve = f.key("lowmem_reserve", list, []).numbers()
     return zone
@@ -179,7 +210,7 @@ def _empty_zone(f: _Field) -> Zone:
 
 def _zone(f: _Field, types: bytearray, memmap: MemMap, seen: set[int]) -> Zone:
     size = {name: f.key(name, int).number() for name in ("idx", "start_pfn", "spanned", "present", "managed")}
-    zone = Zone(f.key("name", str).value, **size)
+    zone = Zone(_zone_name(f), **size)
     zone.wmark = f.key("wmark", list).numbers(3)[:3]
     zone.watermark_boost = f.key("watermark_boost", int).number()
     zone.lowmem_reserve = f.key("lowmem_reserve", list).numbers(4)
