@@ -1,0 +1,68 @@
+"""Every drawing, as a browser sets it in DejaVu Sans: no text sticks out, no two labels overlap, free is lighter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kmemlab import __GFP_MEMALLOC, __GFP_MOVABLE, __GFP_NOWARN, GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
+from kmemlab_widgets import FreeLists, RequestPath, ZoneMap
+from kmemlab_widgets.panel import View
+from kmemlab_widgets.svg import flat
+
+pytestmark = pytest.mark.browser
+
+MEASURE = """() => {
+  const svg = document.querySelector('svg'), box = svg.viewBox.baseVal;
+  const texts = [...svg.querySelectorAll('text')].filter(t => t.textContent.trim());
+  const places = texts.map(t => { const b = t.getBBox(); return [t.textContent, b.x, b.y + b.height * 0.2,
+    b.width, b.height * 0.6]; });
+  const out = places.filter(([, x, y, w, h]) => x < -1 || y < -1 || x + w > box.width + 1 || y + h > box.height + 1);
+  const over = [];
+  places.forEach((a, i) => places.slice(i + 1).forEach(b => {
+    if (a[1] < b[1] + b[3] - 1 && b[1] < a[1] + a[3] - 1 && a[2] < b[2] + b[4] && b[2] < a[2] + a[4])
+      over.push([a[0], b[0]]);
+  }));
+  return [out.map(p => p[0]), over];
+}"""
+
+
+def _views() -> Iterator[tuple[str, View]]:
+    """A panel of each kind at moments that differ: fresh, served in several ways, refused, after heavy use."""
+    m = Machine.from_recording("256M-a-21")
+    lists, path, dma, whole = FreeLists(m, zone="DMA32"), RequestPath(m), ZoneMap(m, zone="DMA"), ZoneMap(m)
+    kinds = [("empty", lambda: None), ("hit", lambda: m.alloc_pages(GFP_KERNEL, 0))]
+    kinds.append(("refill", lambda: [m.alloc_pages(GFP_KERNEL, 0) for _ in range(3)]))
+    kinds.append(("split", lambda: m.alloc_pages(GFP_DMA, 4)))
+    kinds.append(("steal", lambda: m.alloc_pages(GFP_DMA | __GFP_MOVABLE, 0)))
+    kinds.append(("movable", lambda: [m.alloc_pages(GFP_KERNEL | __GFP_MOVABLE, 6) for _ in range(300)]))
+    kinds.append(("null", lambda: _empty_the_yard(m)))
+    kinds.append(("atomic", lambda: m.alloc_pages(GFP_ATOMIC, 10)))
+    for name, act in kinds:
+        act()
+        for panel in (lists, path, dma, whole):
+            panel.refresh()
+            yield f"{type(panel).__name__}-{name}", panel._last
+
+
+def _empty_the_yard(m: Machine) -> None:
+    while m.alloc_pages(GFP_DMA | __GFP_MEMALLOC, 0):
+        pass
+    m.alloc_pages(GFP_DMA | __GFP_NOWARN, 4)
+
+
+@pytest.mark.parametrize("width", [868, 358])
+def test_labels(browser: Any, width: int) -> None:
+    """A browser measures every label of every drawing."""
+    page = browser.new_page(viewport={"width": width + 20, "height": 900})
+    wrong = []
+    for name, view in _views():
+        drawing = view.wide if width == 868 else view.narrow
+        page.set_content(f"<style>svg {{ font-family: 'DejaVu Sans' !important }}</style>{flat(drawing)}")
+        outside, overlapping = page.evaluate(MEASURE)
+        wrong += [(name, "outside", text) for text in outside]
+        wrong += [(name, "overlap", pair) for pair in overlapping]
+    page.close()
+    assert not wrong
