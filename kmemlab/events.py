@@ -50,17 +50,35 @@ __all__ = [
 log = logging.getLogger("kmemlab.events")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Event:
-    """What every event has: the name ftrace would print, or ``lab_...``."""
+    """What every event has: the name ftrace would print, or ``lab_...``.
+
+    Comparing and printing are written here once: made anew for each class they would be a third of
+    the time it takes to import the engine.
+    """
 
     name: ClassVar[str] = "event"
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field) for field in self.__dataclass_fields__ if field != "name")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        fields = [field for field in self.__dataclass_fields__ if field != "name"]
+        values = zip(fields, self._values(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{field}={value!r}' for field, value in values)})"
 
 
 # --- tracepoints -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MmPageAlloc(Event):
     """A request was answered; ``pfn`` is None when the answer was NULL."""
 
@@ -71,7 +89,7 @@ class MmPageAlloc(Event):
     gfp_flags: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MmPageFree(Event):
     """A block was given back by its owner."""
 
@@ -80,7 +98,7 @@ class MmPageFree(Event):
     order: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MmPageFreeBatched(Event):
     """A single page was given back as part of a batch."""
 
@@ -88,7 +106,7 @@ class MmPageFreeBatched(Event):
     pfn: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MmPageAllocZoneLocked(Event):
     """The buddy lists gave a block (``percpu_refill``: towards a per-CPU list)."""
 
@@ -99,7 +117,7 @@ class MmPageAllocZoneLocked(Event):
     percpu_refill: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MmPagePcpuDrain(Event):
     """A block left a per-CPU list for the buddy lists."""
 
@@ -109,7 +127,7 @@ class MmPagePcpuDrain(Event):
     migratetype: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MmPageAllocExtfrag(Event):
     """A block of another migratetype was taken, perhaps with its whole pageblock."""
 
@@ -124,7 +142,7 @@ class MmPageAllocExtfrag(Event):
     change_ownership: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MmVmscanWakeupKswapd(Event):
     """kswapd was asked to make room (``zone``: the highest zone the request may use)."""
 
@@ -137,7 +155,7 @@ class MmVmscanWakeupKswapd(Event):
 # --- the lab's own steps ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabRequest(Event):
     """A request for pages begins: ``alloc_pages(gfp_flags, order)`` on ``cpu``."""
 
@@ -147,7 +165,7 @@ class LabRequest(Event):
     cpu: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabAttempt(Event):
     """One walk over the zones begins, against the mark ``wmark`` (low, min, high, none)."""
 
@@ -156,7 +174,7 @@ class LabAttempt(Event):
     alloc_flags: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabZone(Event):
     """The watermark test of one zone: is ``free - unusable > mark + protection``, all in pages?
 
@@ -180,7 +198,7 @@ class LabZone(Event):
         return self.enough and self.block
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabPcp(Event):
     """This CPU's list for (order, migratetype) was looked at; ``left`` blocks remain after a hit."""
 
@@ -193,7 +211,7 @@ class LabPcp(Event):
     left: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabRefill(Event):
     """``batch`` blocks were asked of the buddy lists for this CPU's list, ``pfns`` came, head first."""
 
@@ -205,7 +223,7 @@ class LabRefill(Event):
     pfns: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabSplit(Event):
     """A free block of order ``high`` at ``pfn`` was split down to ``low``; the lower end was kept."""
 
@@ -217,7 +235,7 @@ class LabSplit(Event):
     migratetype: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabNoBlock(Event):
     """The zone's test was passed, but no list of a usable type held a block of ``order``."""
 
@@ -228,7 +246,7 @@ class LabNoBlock(Event):
     nofragment: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabBoost(Event):
     """Stealing raised the zone's watermarks by ``boost`` pages in all."""
 
@@ -237,7 +255,7 @@ class LabBoost(Event):
     boost: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabHighatomic(Event):
     """A pageblock was set aside for high-order atomic requests (or given back: ``reserved`` False)."""
 
@@ -247,7 +265,7 @@ class LabHighatomic(Event):
     reserved: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabReclaim(Event):
     """One round of direct reclaim ended with ``progress`` pages; ``retries`` fruitless ones so far."""
 
@@ -256,7 +274,7 @@ class LabReclaim(Event):
     retries: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabReturn(Event):
     """The request ends with a block."""
 
@@ -267,7 +285,7 @@ class LabReturn(Event):
     migratetype: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabNull(Event):
     """The request ends with NULL, for this ``reason``."""
 
@@ -275,7 +293,7 @@ class LabNull(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabFree(Event):
     """``__free_pages`` of a block begins."""
 
@@ -285,7 +303,7 @@ class LabFree(Event):
     cpu: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabPcpFree(Event):
     """The block was put at the head of this CPU's list; ``count`` pages lie there, ``high`` may."""
 
@@ -299,7 +317,7 @@ class LabPcpFree(Event):
     high: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabDrain(Event):
     """This CPU's lists overflowed: ``nr`` pages go back to the buddy lists."""
 
@@ -309,7 +327,7 @@ class LabDrain(Event):
     nr: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabMerge(Event):
     """A freed block at ``pfn`` met its free buddy; together they are one block of ``order``."""
 
@@ -320,7 +338,7 @@ class LabMerge(Event):
     order: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabFreeBlock(Event):
     """A block was put on a buddy list, at its head or (a merge is likely soon) at its tail."""
 
@@ -332,7 +350,7 @@ class LabFreeBlock(Event):
     tail: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabMisuse(Event):
     """The caller broke a rule; ``text`` says what the kernel made of it."""
 
