@@ -80,7 +80,7 @@ def test_the_decoder_knows_that_tables_differ() -> None:
     assert decode(0xD0, kernel="linux-2.6.11").names == ("GFP_KERNEL",)
     assert "__GFP_ATOMIC" not in decode(0xA20, kernel="linux-6.12").names
     assert decode(0xA20, kernel="linux-6.12").unknown == 0x200
-    with pytest.raises(ValueError, match="no flag table for kernel .linux-7.; known"):
+    with pytest.raises(ValueError, match=r"no flag table for kernel .linux-7.; known"):
         decode(1, kernel="linux-7")
 
 
