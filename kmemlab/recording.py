@@ -145,6 +145,8 @@ def load_recording(name: str | Path) -> Recording:
     """Read a recording by path or name. Errors: RecordingError, one line."""
     path = find_recording(name)
     top = _Field(path, "recording", _read_json(path))
+    if isinstance(top.value, dict) and "cache" in top.value:
+        raise RecordingError(f"{path}: is a recording of a slab cache; this version models the page allocator only")
     meta = top.key("meta", dict).value
     state0, state1 = top.key("state0", dict), top.key("state1", dict)
     state0.key("zones", list)
