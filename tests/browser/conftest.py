@@ -46,7 +46,7 @@ def static_files() -> Iterator[str]:
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>panel</title><style>%(css)s body{margin:8px}</style>
 <body data-jp-theme-light="%(light)s"><script type="module">
-import panel from "./%(module)s";
+import panel from "./module.js";
 const state = %(state)s, heard = {};
 const bytes = text => new DataView(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
 for (const name of %(binary)s) state[name] = bytes(state[name]);
@@ -69,7 +69,7 @@ window.ready = true;
 
 @pytest.fixture
 def show(browser: Any, static_files: str) -> Iterator[Callable[..., Any]]:
-    """``show(module, css, state, width=868, light=True)`` opens a page with a panel's ES module alone."""
+    """``show(module, css, state, width=868, light=True)`` opens a page with a panel's ES module (its text) alone."""
     contexts = []
 
     def open_page(
@@ -89,11 +89,11 @@ def show(browser: Any, static_files: str) -> Iterator[Callable[..., Any]]:
             "css": css,
             "light": str(light).lower(),
             "width": width,
-            "module": module,
             "state": json.dumps(state),
             "binary": json.dumps(binary),
         }
         page.route("**/panel.html", lambda route: route.fulfill(body=text, content_type="text/html"))
+        page.route("**/module.js", lambda route: route.fulfill(body=module, content_type="text/javascript"))
         page.goto(f"{static_files}/panel.html")
         page.wait_for_function("window.ready")
         return page

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kmemlab import GFP_DMA, Machine
+from kmemlab import __GFP_NOWARN, GFP_DMA, GFP_KERNEL, Machine
 from kmemlab_widgets.theme import DARK, LIGHT
 from kmemlab_widgets.zonemap import ZoneMap
 from kmemlab_widgets.zonemap_layout import block_rect
@@ -27,51 +27,123 @@ def panel() -> ZoneMap:
 
 @pytest.fixture
 def open_map(show: Callable[..., Any], panel: ZoneMap) -> Callable[..., Any]:
-    """Open the map in a page."""
+    """``open_map(panel=this one, width=868, light=True)``: the map in a page."""
 
-    def open_page(**kwargs: Any) -> Any:
-        state = {"cells": base64.b64encode(panel.cells).decode(), "meta": panel.meta, "frame": 1}
-        return show("zonemap.js", ZoneMap._css, state, binary=("cells",), **kwargs)
+    def open_page(shown: ZoneMap = panel, **kwargs: Any) -> Any:
+        state = {"cells": base64.b64encode(shown.cells).decode(), "meta": shown.meta, "frame": 1}
+        return show(ZoneMap._esm, ZoneMap._css, state, binary=("cells",), **kwargs)
 
     return open_page
 
 
 def middle(panel: ZoneMap, pfn: int, width: str = "wide") -> tuple[float, float]:
     """Where the middle of a frame is on the canvas."""
-    lay = json.loads(panel.meta)[width]
+    lay = json.loads(panel.meta)["layouts"][width]
     x, y, _, _ = block_rect(pfn, 0)
-    for row in lay["groups"][0]["rows"]:
-        if pfn // 1024 * 1024 in row["tiles"]:
-            left = lay["left"] + row["tiles"].index(pfn // 1024 * 1024) * lay["pitch"]
-            return left + (x + 0.5) * lay["px"], row["y"] + (y + 0.5) * lay["px"]
+    for tile, left, top, _ in lay["tiles"]:
+        if pfn // 1024 * 1024 == tile:
+            return left + (x + 0.5) * lay["px"], top + (y + 0.5) * lay["px"]
     raise AssertionError(f"{pfn} is not on the map")
 
 
-def colour_at(page: Any, x: float, y: float) -> str:
+def colour_at(page: Any, x: float, y: float, canvas: str = "canvas.map") -> str:
     """The colour of a canvas pixel as #RRGGBB."""
     data = page.evaluate(
-        f"[...document.querySelector('canvas.map').getContext('2d').getImageData({int(x)}, {int(y)}, 1, 1).data]"
+        f"[...document.querySelector('{canvas}').getContext('2d').getImageData({int(x)}, {int(y)}, 1, 1).data]"
     )
     return "#" + "".join(f"{c:02X}" for c in data[:3])
 
 
+def corner(panel: ZoneMap, pfn: int) -> tuple[float, float]:
+    """Just outside the upper left corner of a frame, where the 2 px frame of its block is."""
+    x, y = middle(panel, pfn)
+    return x - 4, y - 4
+
+
 @pytest.mark.parametrize(("light", "theme"), [(True, LIGHT), (False, DARK)], ids=["light", "dark"])
-def test_pages_have_their_states_colour(open_map: Any, panel: ZoneMap, light: bool, theme: dict[str, str]) -> None:
-    """A free frame is light, a taken one dark, in both themes."""
-    page = open_map(light=light)
-    assert colour_at(page, *middle(panel, 1500)) == theme["free"]
-    assert colour_at(page, *middle(panel, 295)) == theme["unmov"]
+@pytest.mark.parametrize("width", ["wide", "mid", "narrow"])
+def test_pages_have_their_states_colour(
+    open_map: Any, panel: ZoneMap, light: bool, theme: dict[str, str], width: str
+) -> None:
+    """A free frame is light, a taken one dark, in both themes and at each width; nothing sticks out."""
+    wide = {"wide": 868, "mid": 700, "narrow": 358}[width]
+    page = open_map(light=light, width=wide)
+    assert colour_at(page, *middle(panel, 1500, width)) == theme["free"]
+    assert colour_at(page, *middle(panel, 295, width)) == theme["unmov"]
+    x, y = middle(panel, 1029, width)
+    assert colour_at(page, x, y - json.loads(panel.meta)["layouts"][width]["px"] // 2) == theme["freeln"]
+    assert page.evaluate("document.getElementById('root').scrollWidth") <= wide
+    assert page.evaluate("document.documentElement.scrollWidth") <= wide + 40
+
+
+def test_the_theme_may_change(open_map: Any, panel: ZoneMap) -> None:
+    """Switched in JupyterLab's settings: the canvas is drawn again in the new colours."""
+    page = open_map()
+    page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+    page.wait_for_timeout(50)
+    assert colour_at(page, *middle(panel, 1500)) == DARK["free"]
+
+
+def test_the_width_may_change(open_map: Any, panel: ZoneMap) -> None:
+    """A narrower notebook gets the narrow layout; narrower still, the map shrinks and the pointer still fits."""
+    page = open_map()
+    page.evaluate("document.getElementById('root').style.width = '358px'")
+    page.wait_for_timeout(100)
+    assert colour_at(page, *middle(panel, 1500, "narrow")) == LIGHT["free"]
+    page.evaluate("document.getElementById('root').style.width = '300px'")
+    page.wait_for_timeout(100)
+    assert page.evaluate("document.getElementById('root').scrollWidth") <= 300
+    x, y = middle(panel, 1500, "narrow")
+    page.locator("canvas.map").hover(position={"x": x * 300 / 358, "y": y * 300 / 358})
+    assert page.locator(".tip").inner_text().startswith("pfn 1500 ·")
+
+
+def test_the_block_just_taken_is_framed(open_map: Any, panel: ZoneMap) -> None:
+    """2 px of ink with paper outside it, round frames 288 to 303."""
+    page = open_map()
+    x, y = corner(panel, 288)
+    assert colour_at(page, x, y) == LIGHT["ink"]
+    assert colour_at(page, x - 2, y - 2) == LIGHT["paper"]
+    assert page.locator(".legend .mark").all_inner_texts() == ["just allocated", "split off", "pageblock Unmovable"]
 
 
 def test_hover_tells_the_block_and_its_buddy(open_map: Any, panel: ZoneMap) -> None:
-    """What the pointer is on, in the kernel's words."""
+    """What the pointer is on, in the kernel's words; block and buddy are framed."""
     page = open_map()
     x, y = middle(panel, 310)
     page.locator("canvas.map").hover(position={"x": x, "y": y})
-    text = page.locator(".tip").inner_text()
-    assert text.startswith("pfn 310 · free, in the buddy lists · order 4 block 304–319")
-    assert "buddy 288 (in use)" in text
-    assert "pageblock Unmovable" in text
+    tip = page.locator(".tip")
+    assert tip.inner_text() == (
+        "pfn 310 · free · order 4 block 304–319 · head of list Unmovable · pageblock Unmovable · buddy 288 (in use)"
+    )
+    assert colour_at(page, *corner(panel, 304), "canvas.over") == LIGHT["focus"]
+    box = tip.bounding_box()
+    root = page.locator("#root").bounding_box()
+    assert root["x"] <= box["x"]
+    assert box["x"] + box["width"] <= root["x"] + root["width"]
+    page.wait_for_timeout(400)
+    assert page.locator(".live").inner_text() == tip.inner_text()
+    page.mouse.move(5, 5)
+    assert tip.is_hidden()
+    assert colour_at(page, *corner(panel, 304), "canvas.over") == "#000000"
+
+
+@pytest.mark.parametrize(
+    ("pfn", "words"),
+    [
+        (0, "pfn 0 · no memory here"),
+        (200, "pfn 200 · reserved at boot"),
+        (290, "pfn 290 · allocated, unmovable · just allocated, order 4 block 288–303 · pageblock Unmovable · buddy 304 (free)"),  # noqa: E501
+        (520, "pfn 520 · free · order 9 block 512–1023 · head of list Movable · pageblock Movable · buddy 0 (no memory here)"),  # noqa: E501
+        (1024, "pfn 1024 · free · order 10 block 1024–2047 · head of list Movable · pageblock Movable"),
+    ],
+)  # fmt: skip
+def test_words(open_map: Any, panel: ZoneMap, pfn: int, words: str) -> None:
+    """Every kind of page has its sentence."""
+    page = open_map()
+    x, y = middle(panel, pfn)
+    page.locator("canvas.map").hover(position={"x": x, "y": y})
+    assert page.locator(".tip").inner_text() == words
 
 
 def test_keys_walk_and_stay_inside(open_map: Any) -> None:
@@ -79,48 +151,119 @@ def test_keys_walk_and_stay_inside(open_map: Any) -> None:
     page = open_map()
     tip = page.locator(".tip")
     page.locator("canvas.map").focus()
-    page.keyboard.press("ArrowRight")  # the first key shows where we are: the block just taken
-    assert tip.inner_text().startswith("pfn 288 ·")
-    page.keyboard.press("ArrowRight")
-    assert tip.inner_text().startswith("pfn 289 ·")
-    page.keyboard.press("ArrowDown")
-    assert tip.inner_text().startswith("pfn 291 ·")
-    page.keyboard.press("End")
-    assert tip.inner_text().startswith("pfn 4095 ·")
-    page.keyboard.press("Home")
-    assert tip.inner_text().startswith("pfn 0 ·")
-    for _ in range(320):
-        if "pfn 320 " in tip.inner_text():
-            break
-        page.keyboard.press("Shift+ArrowRight")
-    assert "order 6 block 320–383" in tip.inner_text()
-    page.keyboard.press("Shift+ArrowRight")
-    assert "order 7 block 384–511" in tip.inner_text()
-    page.keyboard.press("b")
-    assert tip.inner_text().startswith("pfn 256 ·")
+    for keys, pfn in (
+        ("ArrowRight", 288),  # the first key shows where we are: the block just taken
+        ("ArrowRight", 289),
+        ("ArrowDown", 291),
+        ("ArrowLeft", 290),
+        ("ArrowUp", 288),
+        ("Shift+ArrowRight", 304),
+        ("Shift+ArrowRight", 320),
+        ("Shift+ArrowRight", 384),
+        ("Shift+ArrowLeft", 320),
+        ("Shift+ArrowDown", 384),
+        ("b", 256),
+        ("b", 256),  # taken, of an order nobody knows: no buddy
+        ("End", 4095),
+        ("ArrowRight", 4095),  # the last page stays the last
+        ("Home", 1),
+        ("Shift+ArrowLeft", 1),
+    ):
+        page.keyboard.press(keys)
+        assert tip.inner_text().startswith(f"pfn {pfn} ·"), keys
     page.keyboard.press("Escape")
     assert tip.is_hidden()
     assert page.evaluate("window.outside") == []
+    page.keyboard.press("Control+s")  # the notebook's own
+    assert "s" in page.evaluate("window.outside")
+
+
+def test_arrows_cross_tiles(open_map: Any) -> None:
+    """Left and right go on in the next tile, on the same level."""
+    page = open_map()
+    page.locator("canvas.map").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("Home")
+    for _ in range(40):
+        page.keyboard.press("ArrowRight")
+    assert page.locator(".tip").inner_text().startswith("pfn 1089 ·")  # 40 - 31 columns: 1024 + Z(9, 0)
+
+
+def test_page_keys_go_by_rows(open_map: Any) -> None:
+    """On a phone zone DMA32 has four tiles a row."""
+    m = Machine.from_recording("256M-a-21")
+    page = open_map(ZoneMap(m, zone="DMA32"), width=358)
+    page.locator("canvas.map").focus()
+    for keys, pfn in (
+        ("ArrowRight", 4096),
+        ("PageDown", 8192),
+        ("PageDown", 12288),
+        ("PageUp", 8192),
+        ("ArrowUp", 4096 + 682),  # the lowest page row of the tile above: Z(0, 31)
+        ("End", 65503),
+    ):
+        page.keyboard.press(keys)
+        assert page.locator(".tip").inner_text().startswith(f"pfn {pfn} ·"), keys
+
+
+def test_focus_is_seen(open_map: Any) -> None:
+    """One Tab stop for the map and one for the legend, each with a frame; arrows go on inside the legend."""
+    page = open_map()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "map"
+    style = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(style) == "solid"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.dataset.state") == "1"
+    assert page.evaluate(style) == "solid"
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.state") == "2"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "BODY"
 
 
 def test_zoom(open_map: Any, panel: ZoneMap) -> None:
-    """A click pins the pageblock, Z lets it go."""
+    """A click pins the pageblock with its pages' colours, Z lets it go, Escape too."""
     page = open_map()
-    x, y = middle(panel, 700)
+    x, y = middle(panel, 300)
     page.locator("canvas.map").click(position={"x": x, "y": y})
-    assert "pageblock 512–1023 (2 MiB), Movable" in page.locator(".zoom").inner_text()
+    zoom = page.locator(".zoom")
+    assert "Zoom: pageblock 0–511 (2 MiB)\n" in zoom.inner_text()
+    assert "Unmovable · 208 of 512 pages free" in zoom.inner_text()
+    assert page.evaluate("document.querySelector('.zoom canvas').width") == 32 * 16
+    col, row, _, _ = block_rect(293, 0)
+    assert colour_at(page, col * 16 + 8, row * 16 + 3, ".zoom canvas") == LIGHT["unmov"]
     page.locator("canvas.map").focus()
     page.keyboard.press("z")
-    assert page.locator(".zoom").is_hidden()
+    assert zoom.is_hidden()
+    page.keyboard.press("End")
+    page.keyboard.press("z")
+    assert "pageblock 3584–4095" in zoom.inner_text()
+    page.keyboard.press("Escape")
+    assert zoom.is_hidden()
+
+
+def test_zoom_of_small_pages(open_map: Any) -> None:
+    """Where a page is 2 px on the map it is 8 in the zoom."""
+    page = open_map(width=358)
+    page.locator("canvas.map").focus()
+    page.keyboard.press("z")
+    assert page.evaluate("document.querySelector('.zoom canvas').width") == 32 * 8
 
 
 def test_legend_shows_one_state(open_map: Any, panel: ZoneMap) -> None:
     """A pressed entry keeps its state's colour and fades the rest: the second cue for small pages."""
     page = open_map()
-    page.locator(".legend button", has_text="unmovable").click()
+    button = page.locator(".legend button", has_text="unmovable")
+    button.click()
     assert page.locator(".legend button[aria-pressed='true']").count() == 1
     assert colour_at(page, *middle(panel, 1500)) == LIGHT["wash"]
     assert colour_at(page, *middle(panel, 295)) == LIGHT["unmov"]
+    button.click()
+    assert page.locator(".legend button[aria-pressed='true']").count() == 0
+    assert colour_at(page, *middle(panel, 1500)) == LIGHT["free"]
 
 
 def test_new_cells_are_drawn_on_frame(open_map: Any, panel: ZoneMap) -> None:
@@ -133,19 +276,51 @@ def test_new_cells_are_drawn_on_frame(open_map: Any, panel: ZoneMap) -> None:
     assert colour_at(page, x, y) == LIGHT["unmov"]
 
 
-def test_narrow(open_map: Any, panel: ZoneMap) -> None:
-    """On a phone the second layout is used, and nothing sticks out."""
-    page = open_map(width=358)
-    assert colour_at(page, *middle(panel, 1500, "narrow")) == LIGHT["free"]
-    assert page.evaluate("document.getElementById('root').scrollWidth") <= 358
+def test_an_error_and_back(open_map: Any, panel: ZoneMap) -> None:
+    """A drawing that failed in Python shows its words in place of the map; the next one is drawn again."""
+    page = open_map()
+    page.evaluate("model.set('meta', JSON.stringify({error: 'panel error: <b>KeyError</b>'})); model.set('frame', 2)")
+    assert page.locator(".sub").inner_text() == "panel error: <b>KeyError</b>"
+    assert page.locator("canvas.map").is_hidden()
+    page.evaluate("meta => { model.set('meta', meta); model.set('frame', 3) }", panel.meta)
+    assert page.locator("canvas.map").is_visible()
+    assert colour_at(page, *middle(panel, 1500)) == LIGHT["free"]
+
+
+def test_a_zone_that_refused(open_map: Any) -> None:
+    """A `bad` edge at the zone, and no frame."""
+    m = Machine.from_recording("256M-a-21")
+    while m.alloc_pages(GFP_DMA | __GFP_NOWARN, 3):
+        pass
+    panel = ZoneMap(m, zone="DMA")
+    page = open_map(panel)
+    rects = [rect for rect in json.loads(panel.meta)["layouts"]["wide"]["rects"] if rect[4] == "bad"]
+    assert len(rects) == 1
+    assert colour_at(page, rects[0][0] + 1, rects[0][1] + 2) == LIGHT["bad"]
+    assert page.locator(".head").inner_text().startswith("alloc_pages(GFP_DMA|__GFP_NOWARN, 3) = NULL")
+
+
+def test_a_machine_too_large_to_list(open_map: Any) -> None:
+    """Bars of shares, and keys do no harm."""
+    m = Machine(memory="4T")
+    m.alloc_pages(GFP_KERNEL, 0)
+    panel = ZoneMap(m, zone="Normal")
+    page = open_map(panel)
+    x, y, w, h, _ = next(r for r in json.loads(panel.meta)["layouts"]["wide"]["rects"] if r[4] == "free")
+    assert colour_at(page, x + w / 2, y + h / 2) == LIGHT["free"]
+    page.locator("canvas.map").focus()
+    for keys in ("ArrowRight", "End", "b", "z", "Escape"):
+        page.keyboard.press(keys)
+    assert page.locator(".tip").is_hidden()
 
 
 def test_targets_and_labels(open_map: Any) -> None:
     """Buttons are large enough for a finger; the canvas has a name and a description."""
     page = open_map()
     for box in [button.bounding_box() for button in page.locator(".legend button").all()]:
-        assert box["height"] >= 24
+        assert min(box["height"], box["width"]) >= 24
     canvas = page.locator("canvas.map")
     assert canvas.get_attribute("aria-label").startswith("alloc_pages(GFP_DMA, 4) = pfn 288")
-    described = canvas.get_attribute("aria-describedby")
-    assert "largest order 10 x3" in page.locator(f"#{described}").inner_text()
+    described = [page.locator(f"#{name}").inner_text() for name in canvas.get_attribute("aria-describedby").split()]
+    assert "largest order 10 x3" in described[0]
+    assert "Arrows: page" in described[1]

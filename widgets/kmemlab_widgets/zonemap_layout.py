@@ -2,19 +2,27 @@
 
 A tile is 1024 page frames, 32 x 32. Inside, bit 0 of the frame number goes right, bit 1 down, bit 2 right ...: a
 buddy block is then always a square or a 2:1 rectangle, and buddies are neighbours.
+
+The layout is plain data (tiles, bars, bands, words) that the saved picture and the browser draw alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kmemlab.snapshot import RESERVED, ZoneSnapshot
+from kmemlab_widgets.svg import fit, text_width
 from kmemlab_widgets.theme import number, plural, size
 
-__all__ = ["TILE", "Group", "Layout", "Row", "block_rect", "lay_out", "morton", "tile_bytes"]
+__all__ = ["SIDE", "TILE", "Bar", "Layout", "Rect", "Tile", "Words", "block_rect", "lay_out", "morton", "tile_bytes"]
 
 TILE = 1024
 SIDE = 32
+LEFT = 54  # room for "+48 MiB" left of the tiles
+BAND = 16  # height of a folded row
+BARS = {0: ("unmov", ""), 2: ("recl", "4 2"), 3: ("high", "1 2"), 4: ("resv", "")}  # by pageblock type
+_UNUSABLE = bytes((0, RESERVED))
 
 
 def morton(i: int) -> tuple[int, int]:
@@ -30,70 +38,97 @@ def morton(i: int) -> tuple[int, int]:
     return x, y
 
 
+_MORTON = [morton(i) for i in range(TILE)]
+
+
 def block_rect(pfn: int, order: int) -> tuple[int, int, int, int]:
     """Column, row, width and height, in pages, of an aligned block inside its tile."""
-    x, y = morton(pfn % TILE)
+    x, y = _MORTON[pfn % TILE]
     return x, y, 1 << (order + 1) // 2, 1 << order // 2
 
 
 @dataclass(slots=True)
-class Row:
-    """A row of tiles: their first frames; or, when ``text`` is set, a band that says what is left out."""
+class Tile:
+    """1024 frames from ``pfn`` on, of the zone with that index among those shown."""
 
-    y: float
-    label: str
-    tiles: list[int] = field(default_factory=list)
-    text: str = ""
+    pfn: int
+    x: int
+    y: int
+    zone: int
 
 
 @dataclass(slots=True)
-class Group:
-    """A zone: its name and the note beside it (below it on a phone), then rows; ``share`` of free pages when it
-    is too large to list."""
+class Words:
+    """A line of text: baseline at ``y``, ``fill`` is a token."""
 
-    name: str
-    note: str
+    x: float
     y: float
-    note_x: float
-    note_y: float
-    rows: list[Row] = field(default_factory=list)
-    share: float | None = None
+    text: str
+    px: int = 12
+    fill: str = "ink2"
+    bold: bool = False
+    anchor: str = "start"
+
+
+@dataclass(slots=True)
+class Rect:
+    """An area of one token; "hatch" is reserved memory."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+    fill: str
+
+
+@dataclass(slots=True)
+class Bar:
+    """The upright bar left of a pageblock that is not Movable."""
+
+    x: float
+    y: float
+    h: float
+    fill: str
+    dash: str
 
 
 @dataclass(slots=True)
 class Layout:
-    """The whole map at one width: ``px`` pixels a page, tiles from ``left`` on, ``pitch`` apart."""
+    """The whole map at one width: ``px`` pixels a page, tiles ``pitch`` apart."""
 
     width: int
     px: int
-    left: int
-    pitch: int
-    top: float
     height: float = 0.0
-    groups: list[Group] = field(default_factory=list)
+    tiles: list[Tile] = field(default_factory=list)
+    words: list[Words] = field(default_factory=list)
+    rects: list[Rect] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
+
+    @property
+    def pitch(self) -> int:
+        """From one tile to the next: two pages of room, for the pageblock bar."""
+        return (SIDE + 2) * self.px
 
     def plain(self) -> dict[str, object]:
         """The layout as plain data for the browser."""
-        groups = [
-            {
-                "name": g.name,
-                "note": g.note,
-                "y": g.y,
-                "note_x": g.note_x,
-                "note_y": g.note_y,
-                "share": g.share,
-                "rows": [{"y": r.y, "label": r.label, "tiles": r.tiles, "text": r.text} for r in g.rows],
-            }
-            for g in self.groups
-        ]
         return {
-            "width": self.width, "px": self.px, "left": self.left, "pitch": self.pitch, "height": self.height,
-            "groups": groups,
-        }  # fmt: skip
+            "width": self.width,
+            "px": self.px,
+            "height": round(self.height),
+            "tiles": [[t.pfn, t.x, t.y, t.zone] for t in self.tiles],
+            "words": [[w.x, w.y, w.text, w.px, w.fill, w.bold, w.anchor] for w in self.words],
+            "rects": [[r.x, r.y, r.w, r.h, r.fill] for r in self.rects],
+            "bars": [[b.x, b.y, b.h, b.fill, b.dash] for b in self.bars],
+        }
 
 
 def tile_bytes(zone: ZoneSnapshot, tile: int) -> bytes:
     """The 1024 state bytes of a tile; 0 (hole) where the zone has no memory."""
+    offset = 0
+    for first, pages in zone.spans:
+        if first <= tile and tile + TILE <= first + pages:
+            return zone.pages[offset + tile - first : offset + tile - first + TILE]
+        offset += pages
     out, offset = bytearray(TILE), 0
     for first, pages in zone.spans:
         low, high = max(first, tile), min(first + pages, tile + TILE)
@@ -107,66 +142,156 @@ def _note(zone: ZoneSnapshot) -> str:
     free = sum(count << order for order, count in enumerate(zone.nr_free))
     note = f"{number(free)} of {number(zone.managed)} pages free ({100 * free // max(1, zone.managed)} %)"
     if shelf := sum(pcp.count for pcp in zone.pcps):
-        note += f", {number(shelf)} on per-CPU lists"
+        note += f" · {number(shelf)} on per-CPU lists"
     if zone.boost:
-        note += f", boost {number(zone.boost)}"
+        note += f" · watermarks raised by {number(zone.boost)} (boost)"
     return note
 
 
-def _reserved(zone: ZoneSnapshot, tile: int) -> bool:
-    return set(tile_bytes(zone, tile)) <= {0, RESERVED}
+def _tiles_of(zone: ZoneSnapshot) -> list[int]:
+    if not zone.pages:
+        return []
+    return sorted({t for first, pages in zone.spans for t in range(first // TILE * TILE, first + pages, TILE)})
 
 
-def lay_out(zones: tuple[ZoneSnapshot, ...], width: int, top: float) -> Layout:
-    """Place every zone for a drawing of ``width`` px, below ``top``."""
-    wide = width > 560
-    tiles = sum(-(-pages // TILE) + 1 for zone in zones for _, pages in zone.spans if zone.pages)
-    px = 5 if wide and len(zones) == 1 and tiles <= 8 else 2
-    left = 52 if wide else 54
-    pitch = (SIDE + 2) * px
-    layout = Layout(width, px, left, pitch, top)
-    across = max(1, (width - left + 2 * px) // pitch)
+def _scale(width: int, tiles: int) -> int:
+    """Pixels a page: large for the four tiles of zone DMA alone, small from 1 GiB on."""
+    if tiles <= 4:
+        return next(px for px in (6, 5, 4, 3, 2) if px == 2 or LEFT + (4 * (SIDE + 2) - 2) * px <= width)
+    return 2 if tiles < 256 else 1
+
+
+def lay_out(
+    zones: Sequence[ZoneSnapshot], width: int, top: float,
+    said: Mapping[str, str] | None = None, story: tuple[str, Sequence[tuple[str, str]]] = ("", ()),
+) -> Layout:  # fmt: skip
+    """Place every zone for a drawing of ``width`` px, below ``top``.
+
+    ``said`` has the words of the zones that refused the last request; ``story`` is a title and the steps of that
+    request, each a token and a sentence.
+    """
+    numbers = [_tiles_of(zone) for zone in zones]
+    layout = Layout(width, _scale(width, sum(map(len, numbers))))
+    beside = LEFT + 4 * layout.pitch + 24  # the story stands right of zone DMA: always four tiles on a PC
+    side = len(zones) > 1 and 0 < len(numbers[0]) <= 4 and beside + 300 <= width and bool(story[1])
     y = top
-    for zone in zones:
-        group = Group(zone.name, _note(zone), y + 14, left, y + 14)
-        if not wide:
-            group.note_x, group.note_y = 0, y + 30
-            y += 16
-        y += 24
-        if not zone.pages:
-            free = sum(count << order for order, count in enumerate(zone.nr_free))
-            group.share = free / max(1, zone.managed)
-            y += 30
-        else:
-            y = _rows(group, zone, across, y, SIDE * px, px)
-        layout.groups.append(group)
-        y += 14
-    layout.height = y
+    for i, zone in enumerate(zones):
+        start = y
+        y = _head(layout, zone, y, (said or {}).get(zone.name, ""), beside - 24 if side and i == 0 else width)
+        y = _rows(layout, i, zone, numbers[i], y) if zone.pages else _shares(layout, zone, y)
+        if i == 0 and side:
+            y = max(y, _story(layout, story, beside, start))
+        if i + 1 < len(zones):
+            y = _gap(layout, zone, zones[i + 1], y)
+        y += 10
+    if not side:
+        y = _story(layout, story, 0, y)
+    layout.height = y - 4
     return layout
 
 
-def _rows(group: Group, zone: ZoneSnapshot, across: int, y: float, tall: int, px: int) -> float:
-    """Rows of tiles; rows that nobody can use are folded, gaps without memory become a sentence."""
-    starts = [t for first, pages in zone.spans for t in range(first // TILE * TILE, first + pages, TILE)]
-    starts = sorted(set(starts))
-    base = zone.start_pfn // TILE * TILE
+def _head(layout: Layout, zone: ZoneSnapshot, y: float, said: str, width: float) -> float:
+    """The zone's name and free pages, beside it where there is room; and why it refused, if it did."""
+    layout.words.append(Words(0, y + 14, zone.name, 13, "ink", True))
+    note, x = _note(zone), max(LEFT, round(text_width(zone.name, 13, bold=True)) + 10)
+    if x + text_width(note, 12) > width:
+        x, y = 0, y + 16
+    for line in fit(note, 12, width - x):
+        layout.words.append(Words(x, y + 14, line))
+        y += 16
+    if said:
+        lines = fit(f"✕ {zone.name} said no: {said}", 12, width - 20, bold=True)
+        layout.rects.append(Rect(0, y + 5, width, 16 * len(lines) + 6, "badbg"))
+        layout.rects.append(Rect(0, y + 5, 4, 16 * len(lines) + 6, "bad"))
+        for line in lines:
+            layout.words.append(Words(12, y + 19, line, 12, "bad", True))
+            y += 16
+        y += 8
+    return y + 6
+
+
+def _rows(layout: Layout, index: int, zone: ZoneSnapshot, starts: list[int], y: float) -> float:
+    """Rows of tiles; rows that nobody can use are folded, stretches without memory become a sentence."""
+    px, base = layout.px, zone.start_pfn // TILE * TILE
+    across = max(1, (layout.width - LEFT + 2 * px) // layout.pitch)
     i = 0
     while i < len(starts):
-        chunk = [starts[i]]
-        while len(chunk) < across and i + len(chunk) < len(starts) and starts[i + len(chunk)] == chunk[-1] + TILE:
-            chunk.append(starts[i + len(chunk)])
-        if i and chunk[0] != starts[i - 1] + TILE:
-            gap = chunk[0] - starts[i - 1] - TILE
-            group.rows.append(Row(y, "", [], f"… no memory for {size(gap)} …"))
-            y += 20
+        row = [starts[i]]
+        while len(row) < across and i + len(row) < len(starts) and starts[i + len(row)] == row[-1] + TILE:
+            row.append(starts[i + len(row)])
+        if i and row[0] != starts[i - 1] + TILE:
+            y = _sentence(layout, f"… no memory for {size(row[0] - starts[i - 1] - TILE)} …", y)
         # Addresses up to 4 GiB; beyond, how far into the zone: "+48 MiB" says more than "4144 MiB".
-        label = size(chunk[0]) if chunk[0] == base or base < 1 << 20 else f"+{size(chunk[0] - base)}"
-        if len(chunk) == across and all(_reserved(zone, tile) for tile in chunk):
-            text = f"{plural(len(chunk), 'whole tile')} reserved at boot ({size(len(chunk) * TILE)})"
-            group.rows.append(Row(y, label if chunk[0] else "0 MiB", [], text))
-            y += 20
+        label = size(row[0]) if row[0] == base or base < 1 << 20 else f"+{size(row[0] - base)}"
+        layout.words.append(Words(LEFT - 8, y + 12, label if row[0] else "0 MiB", 11, anchor="end"))
+        if len(row) == across and not any(tile_bytes(zone, tile).translate(None, _UNUSABLE) for tile in row):
+            text = f"{plural(len(row), 'whole tile')} reserved at boot ({size(len(row) * TILE)})"
+            wide = len(row) * layout.pitch - 2 * px
+            layout.rects.append(Rect(LEFT, y, wide, BAND, "hatch"))
+            layout.words.append(Words(LEFT + wide / 2, y + 12, text, 11, anchor="middle"))
+            y += BAND + 6
         else:
-            group.rows.append(Row(y, label if chunk[0] else "0 MiB", chunk))
-            y += tall + 2 * px
-        i += len(chunk)
+            _tiles(layout, index, zone, row, round(y))
+            y += max(SIDE * px, 14) + (8 if px > 2 else 6)
+        i += len(row)
     return y
+
+
+def _tiles(layout: Layout, index: int, zone: ZoneSnapshot, row: list[int], y: int) -> None:
+    half = SIDE // 2 * layout.px
+    for k, tile in enumerate(row):
+        x = LEFT + k * layout.pitch
+        layout.tiles.append(Tile(tile, x, y, index))
+        for first in (tile, tile + 512):
+            bar = BARS.get(zone.pageblocks.get(first, 1))
+            if bar and layout.px > 1:
+                layout.bars.append(Bar(x - 2, y + (0 if first == tile else half) + 1, half - 2, *bar))
+
+
+def _sentence(layout: Layout, text: str, y: float) -> float:
+    layout.words.append(Words(LEFT, y + 12, text, 11))
+    return y + 20
+
+
+def _gap(layout: Layout, zone: ZoneSnapshot, above: ZoneSnapshot, y: float) -> float:
+    """Zones that do not touch: say what lies between."""
+    end = zone.start_pfn + zone.spanned
+    if above.start_pfn - end < TILE:
+        return y
+    return _sentence(layout, f"… no memory from {size(end)} to {size(above.start_pfn)} …", y)
+
+
+def _shares(layout: Layout, zone: ZoneSnapshot, y: float) -> float:
+    """A zone too large to list: one bar of what its pages are, to scale."""
+    free = sum(count << order for order, count in enumerate(zone.nr_free))
+    shelf = sum(pcp.count for pcp in zone.pcps)
+    shares = {
+        ("free", "free"): free,
+        ("pcp", "per-CPU"): shelf,
+        ("unmov", "allocated"): max(0, zone.managed - free - shelf),
+        ("hatch", "reserved"): max(0, zone.present - zone.managed),
+    }
+    wide, total, x = layout.width - LEFT, max(1, sum(shares.values())), float(LEFT)
+    for (token, _), pages in shares.items():
+        layout.rects.append(Rect(round(x, 1), y, round(wide * pages / total, 1), 18, token))
+        x += wide * pages / total
+    text = " · ".join(f"{word} {size(pages)}" for (_, word), pages in shares.items() if pages)
+    y += 18
+    for line in fit(text, 11, wide):
+        layout.words.append(Words(LEFT, y + 14, line, 11))
+        y += 15
+    return y + 4
+
+
+def _story(layout: Layout, story: tuple[str, Sequence[tuple[str, str]]], x: float, y: float) -> float:
+    """The last request in a few lines: every test with its numbers."""
+    title, steps = story
+    if not steps:
+        return y
+    layout.words.append(Words(x, y + 14, title, 13, "ink", True))
+    y += 20
+    for token, say in steps:
+        for k, line in enumerate(fit(say, 12, layout.width - x - 14)):
+            layout.words.append(Words(x + (14 if k else 0), y + 14, line, 12, token))
+            y += 16
+    return y + 6

@@ -1,64 +1,39 @@
 // The map in the browser: draws the page states Python sends, answers pointer and keys without asking Python.
-// A tile is 1024 frames, 32 x 32 in Z-order; where tiles stand is decided in Python (zonemap_layout.py).
+// Where everything stands is decided in Python (zonemap_layout.py); zonemap_base.js comes first in the same module.
 
-const SIDE = 32;
-const TILE = 1024;
-const FREE = 2;
-const PCP = 3;
-const RESERVED = 1;
-const TYPES = ["Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate"];
-const BARS = { 0: ["unmov", []], 2: ["recl", [4, 2]], 3: ["high", [1, 2]], 4: ["resv", []] };
+const DASHED = '<svg width="12" height="12"><rect x="1" y="1" width="10" height="10" stroke-dasharray="3 2"/></svg>';
 
-const el = (tag, cls, text) => {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
-
-export const morton = (i) => {
-  let x = 0;
-  let y = 0;
-  for (let bit = 0; bit < 5; bit++) {
-    x |= ((i >> (2 * bit)) & 1) << bit;
-    y |= ((i >> (2 * bit + 1)) & 1) << bit;
-  }
-  return [x, y];
-};
-
-export const unmorton = (x, y) => {
-  let i = 0;
-  for (let bit = 0; bit < 5; bit++) i |= (((x >> bit) & 1) << (2 * bit)) | (((y >> bit) & 1) << (2 * bit + 1));
-  return i;
-};
-
-const PLACES = Array.from({ length: TILE }, (_, i) => morton(i));
-
-const blockSize = (order) => [1 << Math.ceil(order / 2), 1 << Math.floor(order / 2)];
-
-class Map_ {
+class ZoneMap extends Ground {
   constructor(model, root) {
+    super();
     this.model = model;
     this.root = root;
     root.classList.add("kml-zonemap");
+    const id = `kml-${Math.random().toString(36).slice(2)}`;
     this.head = el("p", "head");
     this.sub = el("p", "sub");
+    this.stage = el("div", "stage");
     this.canvas = el("canvas", "map");
-    this.canvas.tabIndex = 0;
-    this.canvas.setAttribute("role", "img");
+    this.over = el("canvas", "over"); // frames that follow pointer and keys: the map below is not redrawn for them
     this.tip = el("div", "tip");
     this.tip.hidden = true;
+    this.stage.append(this.canvas, this.over, this.tip);
     this.zoom = el("div", "zoom");
     this.zoom.hidden = true;
     this.legend = el("div", "legend");
-    this.twin = el("div", "quiet");
-    this.twin.id = `kml-twin-${Math.random().toString(36).slice(2)}`;
-    this.canvas.setAttribute("aria-describedby", this.twin.id);
-    this.live = el("div", "quiet");
+    this.legend.setAttribute("role", "group");
+    this.legend.setAttribute("aria-label", "Show one state only");
+    this.twin = Object.assign(el("div", "quiet"), { id: `${id}-twin` });
+    this.help = Object.assign(el("div", "quiet", HELP), { id: `${id}-help` });
+    this.live = el("div", "quiet live");
     this.live.setAttribute("aria-live", "polite");
-    root.append(this.head, this.sub, this.canvas, this.tip, this.zoom, this.legend, this.twin, this.live);
+    Object.assign(this.canvas, { tabIndex: 0, role: "application" });
+    this.canvas.setAttribute("aria-roledescription", "map of page frames");
+    this.canvas.setAttribute("aria-describedby", `${id}-twin ${id}-help`);
+    root.append(this.head, this.sub, this.stage, this.zoom, this.legend, this.twin, this.help, this.live);
     this.only = null; // the one state the legend shows
     this.cursor = null; // the frame the keys are at
+    this.hover = null; // the frame under the pointer
     this.pinned = null; // first frame of the pageblock in the zoom
     this.listen();
     this.update();
@@ -68,14 +43,25 @@ class Map_ {
 
   update() {
     this.meta = JSON.parse(this.model.get("meta") || "{}");
-    const bytes = this.model.get("cells");
-    this.cells = bytes ? new Uint8Array(bytes.buffer ?? bytes, bytes.byteOffset ?? 0, bytes.byteLength) : new Uint8Array();
-    if (this.meta.error) {
+    const failed = !this.meta.layouts;
+    for (const node of [this.stage, this.legend]) node.hidden = failed;
+    this.root.classList.toggle("failed", failed);
+    if (failed) {
+      this.zoom.hidden = true;
       this.head.textContent = "";
-      this.sub.replaceChildren(el("div", "error", this.meta.error));
+      this.sub.textContent = this.twin.textContent = this.meta.error ?? "";
       return;
     }
-    this.blocks = new Map(this.meta.blocks.map(([pfn, order, mt]) => [pfn, [order, mt]]));
+    const bytes = this.model.get("cells");
+    this.cells = bytes ? new Uint8Array(bytes.buffer ?? bytes, bytes.byteOffset ?? 0, bytes.byteLength) : new Uint8Array();
+    this.blocks = new Map();
+    this.heads = new Set();
+    const lists = new Set();
+    for (const [pfn, order, mt] of this.meta.blocks) {
+      this.blocks.set(pfn, [order, mt]);
+      if (!lists.has(`${order} ${mt}`)) this.heads.add(pfn);
+      lists.add(`${order} ${mt}`);
+    }
     this.types = new Map(this.meta.types);
     this.head.textContent = this.meta.headline;
     this.sub.textContent = this.meta.sub;
@@ -85,256 +71,224 @@ class Map_ {
     this.draw();
   }
 
-  state(pfn) {
-    for (const [first, pages, offset] of this.meta.spans)
-      if (pfn >= first && pfn < first + pages) return this.cells[offset + pfn - first];
-    return 0;
-  }
-
-  blockAt(pfn) {
-    for (let order = 0; order < 11; order++) {
-      const start = Math.floor(pfn / (1 << order)) * (1 << order);
-      const found = this.blocks.get(start);
-      if (found && found[0] >= order) return [start, ...found];
-    }
-    return null;
-  }
-
   get layout() {
-    return this.root.clientWidth && this.root.clientWidth < 560 ? this.meta.narrow : this.meta.wide;
+    const wide = this.root.clientWidth || 868;
+    const { wide: full, mid, narrow } = this.meta.layouts;
+    return wide >= full.width ? full : wide >= mid.width ? mid : narrow;
   }
 
   // --- drawing --------------------------------------------------------------------------------------
 
   colours() {
     const style = getComputedStyle(this.root);
-    return new Proxy({}, { get: (_, name) => style.getPropertyValue(`--kml-${name}`).trim() });
+    const found = Object.fromEntries(TOKENS.map((name) => [name, style.getPropertyValue(`--kml-${name}`).trim()]));
+    found.font = style.fontFamily || "sans-serif";
+    return found;
   }
 
   draw() {
     const lay = this.layout;
     this.drawnFor = lay;
-    const ratio = window.devicePixelRatio || 1;
-    const { canvas } = this;
-    canvas.width = lay.width * ratio;
-    canvas.height = lay.height * ratio;
-    canvas.style.width = `${lay.width}px`;
-    canvas.style.height = `${lay.height}px`;
-    const g = canvas.getContext("2d");
-    g.scale(ratio, ratio);
-    g.imageSmoothingEnabled = false;
-    const colour = this.colours();
-    this.painted = colour.paper !== ""; // no theme yet: not in the page, so drawn again when it is
-    g.fillStyle = colour.paper;
+    const g = sized(this.canvas, lay.width, lay.height);
+    this.pen = sized(this.over, lay.width, lay.height);
+    const c = (this.colour = this.colours());
+    this.painted = c.paper !== ""; // no theme yet: not in the page, so drawn again when it is
+    g.fillStyle = c.paper;
     g.fillRect(0, 0, lay.width, lay.height);
-    this.palette = this.meta.states.map(([, token]) => rgb(colour[token]));
-    this.wash = rgb(colour.wash);
-    this.places = new Map();
-    for (const group of lay.groups) this.drawGroup(g, lay, group, colour);
-    this.drawOutlines(g, lay, colour);
-    this.drawMarks(g, lay, colour);
-    this.still = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
-    this.still.getContext("2d").drawImage(canvas, 0, 0);
+    this.palette = this.meta.states.map(([, token]) => rgba(c[token]));
+    this.hatch = hatch(g, c);
+    for (const [x, y, w, h, fill] of lay.rects) {
+      g.fillStyle = fill === "hatch" ? this.hatch : c[fill];
+      g.fillRect(x, y, w, h);
+    }
+    this.places = new Map(lay.tiles.map(([pfn, x, y, zone]) => [pfn, [x, y, zone]]));
+    for (const [pfn, x, y] of lay.tiles) this.drawTile(g, pfn, x, y, lay.px, 0, SIDE);
+    this.drawOutlines(g, lay.px);
+    for (const [x, y, h, fill, dash] of lay.bars) {
+      Object.assign(g, { strokeStyle: c[fill], lineWidth: 3 });
+      g.setLineDash(dash ? dash.split(" ").map(Number) : []);
+      line(g, x, y, x, y + h);
+    }
+    g.setLineDash([]);
+    this.drawMarks(g);
+    for (const [x, y, text, px, fill, bold, anchor] of lay.words) {
+      g.font = `${bold ? 600 : 400} ${px}px ${c.font}`;
+      g.textAlign = { start: "left", middle: "center", end: "right" }[anchor];
+      if (anchor === "middle") {
+        Object.assign(g, { strokeStyle: c.paper, lineWidth: 3, lineJoin: "round" });
+        g.strokeText(text, x, y);
+      }
+      g.fillStyle = c[fill];
+      g.fillText(text, x, y);
+    }
     this.drawCursor();
     this.drawZoom();
   }
 
-  // What moves with the pointer is drawn over a copy of the rest: a mouse sends more events than a map redraws.
-  drawCursor() {
-    const g = this.canvas.getContext("2d");
-    g.save();
-    g.setTransform(1, 0, 0, 1, 0, 0);
-    g.drawImage(this.still, 0, 0);
-    g.restore();
-    if (this.cursor === null) return;
-    const colour = this.colours();
-    const block = this.blockAt(this.cursor);
-    this.frame(g, colour, block ? this.rect(block[0], block[1]) : this.rect(this.cursor, 0), colour.focus);
-    const buddy = block && block[1] < 10 ? this.rect(block[0] ^ (1 << block[1]), block[1]) : null;
-    if (!buddy) return;
-    g.setLineDash([2, 2]);
-    g.strokeRect(buddy[0] + 1, buddy[1] + 1, buddy[2] - 2, buddy[3] - 2);
-    g.setLineDash([]);
-  }
-
-  drawGroup(g, lay, group, colour) {
-    g.textAlign = "start";
-    g.fillStyle = colour.ink;
-    g.font = "600 13px system-ui, sans-serif";
-    g.fillText(group.name, 0, group.y);
-    g.font = "12px system-ui, sans-serif";
-    g.fillStyle = colour.ink2;
-    g.fillText(group.note, group.note_x, group.note_y, lay.width - group.note_x);
-    const said = this.meta.marks.failed[group.name];
-    if (said) {
-      g.fillStyle = colour.bad;
-      g.fillRect(lay.width - 4, group.y - 10, 4, 14);
-    }
-    if (group.share !== null) {
-      const wide = lay.width - lay.left - 4;
-      g.fillStyle = colour.unmov;
-      g.fillRect(lay.left, group.y + 10, wide, 18);
-      g.fillStyle = colour.free;
-      g.fillRect(lay.left, group.y + 10, wide * group.share, 18);
-    }
-    for (const row of group.rows) {
-      g.font = "11px system-ui, sans-serif";
-      g.fillStyle = colour.ink2;
-      g.textAlign = "end";
-      g.fillText(row.label, lay.left - 8, row.y + 12);
-      g.textAlign = "start";
-      if (row.text) g.fillText(row.text, lay.left + 4, row.y + 12);
-      row.tiles.forEach((tile, i) => this.drawTile(g, lay, tile, lay.left + i * lay.pitch, row.y, colour));
-    }
-  }
-
-  drawTile(g, lay, tile, x, y, colour) {
-    this.places.set(tile, [x, y]);
-    g.drawImage(this.picture(tile), x, y, SIDE * lay.px, SIDE * lay.px);
-    for (const half of [0, 512]) {
-      const bar = BARS[this.types.get(tile + half)];
-      if (!bar) continue;
-      g.strokeStyle = colour[bar[0]];
-      g.lineWidth = 3;
-      g.setLineDash(bar[1]);
-      const top = y + (half / 512) * 16 * lay.px;
-      line(g, x - 2, top + 1, x - 2, top + 16 * lay.px - 1);
-      g.setLineDash([]);
-    }
-  }
-
-  // One pixel a page; reserved memory is hatched, and with a legend entry pressed all else fades.
-  picture(tile) {
-    const canvas = this.scratch ?? (this.scratch = Object.assign(document.createElement("canvas"), { width: SIDE, height: SIDE }));
-    const g = canvas.getContext("2d");
-    const image = g.createImageData(SIDE, SIDE);
+  // Rows from..to of a tile. Reserved memory is left clear, over the hatch; a pressed legend entry fades the rest.
+  drawTile(g, tile, x, y, px, from, to) {
+    const picture = (this.scratch ??= Object.assign(document.createElement("canvas"), { width: SIDE, height: SIDE }));
+    const pen = picture.getContext("2d");
+    const image = pen.createImageData(SIDE, SIDE);
+    const pixels = new Uint32Array(image.data.buffer);
+    const wash = rgba(this.colour.wash);
+    const states = this.statesOf(tile);
     for (let i = 0; i < TILE; i++) {
-      const state = this.state(tile + i) & 15;
-      const [x, y] = PLACES[i];
-      let c = this.palette[state];
-      if (state === RESERVED && (x + y) % 4) c = this.wash;
-      if (this.only !== null && state !== this.only && state !== 0) c = this.wash;
-      const at = 4 * (y * SIDE + x);
-      [image.data[at], image.data[at + 1], image.data[at + 2]] = c;
-      image.data[at + 3] = 255;
+      const state = states[i];
+      const faded = this.only !== null && state !== this.only && state !== 0;
+      pixels[PIXEL[i]] = faded ? wash : state === RESERVED ? 0 : this.palette[state];
     }
-    g.putImageData(image, 0, 0);
-    return canvas;
+    pen.putImageData(image, 0, 0);
+    g.fillStyle = this.hatch;
+    g.fillRect(x, y, SIDE * px, (to - from) * px);
+    g.drawImage(picture, 0, from, SIDE, to - from, x, y, SIDE * px, (to - from) * px);
+    if (px >= this.meta.pattern_from) patterns(g, states, x, y, px, from, to, this.only);
   }
 
-  rect(pfn, order) {
-    const place = this.places.get(Math.floor(pfn / TILE) * TILE);
-    if (!place) return null;
-    const { px } = this.drawnFor;
-    const [x, y] = morton(pfn % TILE);
-    const [w, h] = blockSize(order);
-    return [place[0] + x * px, place[1] + y * px, w * px, h * px];
-  }
-
-  drawOutlines(g, lay, colour) {
-    g.strokeStyle = colour.freeln;
-    g.lineWidth = 1;
+  drawOutlines(g, px) {
+    if (this.only !== null && this.only !== FREE) return;
+    Object.assign(g, { strokeStyle: this.colour.freeln, lineWidth: 1 });
     for (const [pfn, [order]] of this.blocks) {
-      const r = order >= 2 && this.only === null ? this.rect(pfn, order) : null;
+      const r = order >= (px > 1 ? 2 : 4) ? this.rect(pfn, order) : null;
       if (r) g.strokeRect(r[0] + 0.5, r[1] + 0.5, r[2] - 1, r[3] - 1);
     }
   }
 
-  drawMarks(g, lay, colour) {
-    const { taken, halves } = this.meta.marks;
-    g.lineWidth = 2;
-    g.strokeStyle = colour.ink;
-    g.setLineDash([3, 2]);
-    for (const [pfn, order] of halves) {
-      const r = this.rect(pfn, order);
-      if (r) g.strokeRect(r[0] + 1, r[1] + 1, r[2] - 2, r[3] - 2);
-    }
-    g.setLineDash([]);
-    if (taken) this.frame(g, colour, this.rect(...taken), colour.ink);
+  rect(pfn, order) {
+    const place = this.places.get(tileOf(pfn));
+    if (!place) return null;
+    const { px } = this.drawnFor;
+    const [x, y] = PLACES[pfn % TILE];
+    return [place[0] + x * px, place[1] + y * px, (1 << Math.ceil(order / 2)) * px, (1 << Math.floor(order / 2)) * px];
   }
 
-  frame(g, colour, r, ink) {
-    if (!r) return;
-    g.lineWidth = 2;
-    g.strokeStyle = colour.paper;
-    g.strokeRect(r[0] - 3, r[1] - 3, r[2] + 6, r[3] + 6);
-    g.strokeStyle = ink;
-    g.strokeRect(r[0] - 1, r[1] - 1, r[2] + 2, r[3] + 2);
+  drawMarks(g) {
+    const { taken, freed, halves } = this.meta.marks;
+    for (const half of halves) dashed(g, this.colour.paper, this.colour.ink, this.rect(...half));
+    if (taken) framed(g, this.colour.paper, this.colour.ink, this.rect(...taken));
+    if (freed) framed(g, this.colour.paper, this.colour.ink, this.rect(...freed));
+  }
+
+  // What pointer or keys are at, and its buddy: drawn on a canvas of its own.
+  drawCursor() {
+    const g = this.pen;
+    g.clearRect(0, 0, this.drawnFor.width, this.drawnFor.height);
+    const pfn = this.hover ?? (this.tip.hidden ? null : this.cursor);
+    if (pfn === null) return;
+    const { paper, focus } = this.colour;
+    const block = this.blockAt(pfn);
+    if (block && block[1] < 10) dashed(g, paper, focus, this.rect(buddyOf(block[0], block[1]), block[1]));
+    if (block) framed(g, paper, focus, this.rect(block[0], block[1]));
+    // The keys go page by page: show the page inside its block.
+    if (!block || (this.hover === null && block[1] > 1)) framed(g, paper, focus, this.rect(pfn, 0));
   }
 
   drawLegend() {
     const had = this.legend.contains(document.activeElement) ? document.activeElement.dataset.state : null;
-    this.legend.replaceChildren(
-      ...this.meta.legend.map(([state, name, token, letter, n]) => {
-        const button = el("button");
-        button.type = "button";
-        button.dataset.state = state;
-        button.setAttribute("aria-pressed", String(this.only === state));
-        const swatch = el("span", "swatch", letter);
-        swatch.style.background = `var(--kml-${token})`;
-        if (state === PCP) swatch.style.color = "var(--kml-onfree)";
-        swatch.setAttribute("aria-hidden", "true");
-        button.append(swatch, `${name} `, el("span", "", n.toLocaleString("en")));
-        button.addEventListener("click", () => {
-          this.only = this.only === state ? null : state;
-          this.drawLegend();
-          this.draw();
-        });
-        return button;
-      }),
-    );
+    const at = had ?? String(this.only ?? this.meta.legend[0]?.[0]);
+    const buttons = this.meta.legend.map(([state, name, token, letter, pages]) => {
+      const button = el("button");
+      Object.assign(button, { type: "button", tabIndex: String(state) === at ? 0 : -1 });
+      button.dataset.state = state;
+      button.setAttribute("aria-pressed", String(this.only === state));
+      const swatch = el("span", `swatch s${state}`, letter);
+      swatch.style.setProperty("--fill", `var(--kml-${token})`);
+      swatch.setAttribute("aria-hidden", "true");
+      button.append(swatch, `${name} `, el("span", "n", pages.toLocaleString("en")));
+      button.addEventListener("click", () => {
+        this.only = this.only === state ? null : state;
+        button.focus();
+        this.drawLegend();
+        this.draw();
+      });
+      return button;
+    });
+    const marks = this.meta.key.map(([kind, words]) => {
+      const entry = el("span", "mark");
+      const swatch = el("span", `swatch ${kind}`);
+      if (kind === "halves") swatch.innerHTML = DASHED;
+      entry.append(swatch, words);
+      return entry;
+    });
+    this.legend.replaceChildren(...buttons, ...marks);
+    if (!buttons.some((button) => button.tabIndex === 0) && buttons.length) buttons[0].tabIndex = 0;
     if (had !== null) this.legend.querySelector(`[data-state="${had}"]`)?.focus();
   }
 
   drawZoom() {
     this.zoom.hidden = this.pinned === null;
     if (this.pinned === null) return;
-    const px = this.drawnFor === this.meta.wide ? 16 : 8;
-    const canvas = el("canvas");
-    canvas.width = SIDE * px;
-    canvas.height = 16 * px;
-    const g = canvas.getContext("2d");
-    g.imageSmoothingEnabled = false;
-    const colour = this.colours();
-    const tile = Math.floor(this.pinned / TILE) * TILE;
+    const px = this.drawnFor.px >= 6 ? 16 : 8; // larger than on the map
+    const tile = tileOf(this.pinned);
     const top = this.pinned % TILE ? 16 : 0;
-    g.drawImage(this.picture(tile), 0, top, SIDE, 16, 0, 0, SIDE * px, 16 * px);
-    g.font = "600 11px system-ui, sans-serif";
+    const canvas = el("canvas");
+    const g = sized(canvas, SIDE * px, 16 * px);
+    const c = this.colour;
+    this.drawTile(g, tile, 0, 0, px, top, top + 16);
+    const place = ([pfn, order]) => {
+      const [x, y] = PLACES[pfn % TILE];
+      return [x * px, (y - top) * px, (1 << Math.ceil(order / 2)) * px, Math.min(16, 1 << Math.floor(order / 2)) * px];
+    };
+    const inside = (pfn) => pfn >= this.pinned && pfn < this.pinned + 512;
     g.textAlign = "center";
-    g.strokeStyle = colour.freeln;
+    g.font = `600 11px ${c.font}`;
+    let free = 0;
     for (const [pfn, [order]] of this.blocks) {
-      if (pfn < this.pinned || pfn >= this.pinned + 512) continue;
-      const [x, y] = morton(pfn % TILE);
-      const [w, h] = blockSize(order);
-      g.strokeRect(x * px + 0.5, (y - top) * px + 0.5, w * px - 1, Math.min(h, 16) * px - 1);
-      g.fillStyle = colour.onfree;
-      if (order >= 4) g.fillText(`order ${order}`, (x + w / 2) * px, (y - top + Math.min(h, 16) / 2) * px + 4);
+      const top10 = order === 10 && pfn === tile; // one block over both halves of the tile
+      if (!inside(pfn) && !top10) continue;
+      free += Math.min(512, size(order));
+      const [x, y, w, h] = top10 ? [0, 0, SIDE * px, 16 * px] : place([pfn, order]);
+      Object.assign(g, { strokeStyle: c.freeln, lineWidth: 1, fillStyle: c.onfree });
+      g.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);
+      if (w >= 56 && h >= 16) g.fillText(`order ${order}`, x + w / 2, y + h / 2 + 4);
     }
-    const type = TYPES[this.types.get(this.pinned) ?? 1];
-    const words = el("b", "", `Zoom: pageblock ${this.pinned}–${this.pinned + 511} (2 MiB), ${type}`);
+    const { taken, freed, halves } = this.meta.marks;
+    for (const half of halves) if (inside(half[0])) dashed(g, c.paper, c.ink, place(half));
+    for (const block of [taken, freed]) {
+      if (!block || !inside(block[0]) || block[1] > 9) continue;
+      const [x, y, w, h] = place(block);
+      Object.assign(g, { strokeStyle: c.ink, lineWidth: 2 });
+      g.strokeRect(x + 1, y + 1, w - 2, h - 2);
+      g.fillStyle = block === taken ? c.ontaken : c.onfree;
+      if (block === taken && w >= 56 && h >= 16) g.fillText("taken", x + w / 2, y + h / 2 + 4);
+    }
+    const title = `Zoom: pageblock ${this.pinned}–${this.pinned + 511} (2 MiB)`;
+    const type = this.meta.names[this.types.get(this.pinned) ?? 1];
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", words.textContent);
+    canvas.setAttribute("aria-label", title);
     const part = el("div");
-    part.append(words, canvas);
+    part.append(el("b", "", title), el("p", "", `${type} · ${free} of 512 pages free`), canvas);
     this.zoom.replaceChildren(part);
   }
 
   // --- pointer and keys -------------------------------------------------------------------------------
 
   listen() {
+    const at = (event) => {
+      const box = this.canvas.getBoundingClientRect();
+      const scale = this.drawnFor.width / box.width; // below 358 px the map is scaled
+      return this.frameAt((event.clientX - box.left) * scale, (event.clientY - box.top) * scale);
+    };
     this.canvas.addEventListener("mousemove", (event) => {
-      const pfn = this.frameAt(event.offsetX, event.offsetY);
+      const pfn = at(event);
+      if (pfn === this.hover && pfn !== null) return;
+      this.hover = pfn;
       if (pfn === null) this.hide();
-      else this.show(pfn, event.offsetX, event.offsetY);
+      else this.show(pfn);
     });
     this.canvas.addEventListener("mouseleave", () => this.hide());
+    this.canvas.addEventListener("blur", () => this.hide());
     this.canvas.addEventListener("click", (event) => {
-      const pfn = this.frameAt(event.offsetX, event.offsetY);
-      if (pfn !== null) this.pin(pfn);
+      const pfn = at(event);
+      if (pfn === null) return;
+      this.cursor = pfn;
+      this.pin(pfn);
     });
     this.root.addEventListener("keydown", (event) => {
-      if (event.key !== "Tab") event.stopPropagation();
-      if (event.target === this.canvas && this.key(event)) event.preventDefault();
+      if (event.key === "Tab" || theirs(event)) return;
+      event.stopPropagation();
+      const done = event.target === this.canvas ? this.key(event) : this.legendKey(event);
+      if (done) event.preventDefault();
     });
   }
 
@@ -347,41 +301,50 @@ class Map_ {
   }
 
   words(pfn) {
-    const cell = this.state(pfn);
-    const [name] = this.meta.states[cell & 15];
-    const parts = [`pfn ${pfn}`, name];
+    const state = this.state(pfn);
+    const names = this.meta.names;
+    const parts = [`pfn ${pfn}`, state === FREE ? "free" : this.meta.states[state][0]];
+    if (state === PCP) parts.push(`list ${names[this.cell(pfn) >> 4]}`);
     const block = this.blockAt(pfn);
     if (block) {
       const [start, order, mt] = block;
-      parts.push(`order ${order} block ${start}–${start + (1 << order) - 1}`, `list ${TYPES[mt]}`);
-      if (order < 10) {
-        const buddy = start ^ (1 << order);
-        const other = this.blocks.get(buddy);
-        parts.push(`buddy ${buddy} (${other && other[0] === order ? "free" : (this.state(buddy) & 15) === FREE ? "split" : "in use"})`);
-      }
+      const taken = mt === null ? "just allocated, " : "";
+      parts.push(`${taken}order ${order} block ${start}–${start + size(order) - 1}`);
+      if (mt !== null) parts.push(`${this.heads.has(start) ? "head of list" : "list"} ${names[mt]}`);
     }
-    parts.push(`pageblock ${TYPES[this.types.get(Math.floor(pfn / 512) * 512) ?? 1]}`);
+    if (state > RESERVED) parts.push(`pageblock ${names[this.types.get(Math.floor(pfn / 512) * 512) ?? 1]}`);
+    if (block && block[1] < 10) {
+      const buddy = buddyOf(block[0], block[1]);
+      const other = this.blocks.get(buddy);
+      const kind = this.state(buddy);
+      const what =
+        other && other[0] === block[1] ? "free" : kind === FREE ? "split" : kind > PCP ? "in use" : this.meta.states[kind][0];
+      parts.push(`buddy ${buddy} (${what})`);
+    }
     return parts.join(" · ");
   }
 
-  show(pfn, x, y) {
-    this.cursor = pfn;
+  show(pfn) {
+    const [x, y] = this.rect(pfn, 0);
+    const scale = this.canvas.clientWidth / this.drawnFor.width || 1;
     this.tip.textContent = this.words(pfn);
     this.tip.hidden = false;
-    const box = this.canvas;
-    this.tip.style.left = `${box.offsetLeft + Math.min(x + 12, Math.max(0, this.root.clientWidth - 250))}px`;
-    this.tip.style.top = `${box.offsetTop + y + 16}px`;
+    this.tip.style.left = "0";
+    const most = Math.max(0, this.root.clientWidth - this.tip.offsetWidth);
+    this.tip.style.left = `${Math.min(x * scale + 12, most)}px`;
+    this.tip.style.top = `${(y + this.drawnFor.px) * scale + 12}px`;
     this.say(this.tip.textContent);
     this.drawCursor();
   }
 
   hide() {
-    if (this.tip.hidden && this.cursor === null) return;
+    if (this.tip.hidden && this.hover === null) return;
     this.tip.hidden = true;
-    this.cursor = null;
+    this.hover = null;
     this.drawCursor();
   }
 
+  // At most one update in 300 ms: a pointer would read out every frame it passes.
   say(text) {
     clearTimeout(this.saying);
     this.saying = setTimeout(() => (this.live.textContent = text), 300);
@@ -393,87 +356,82 @@ class Map_ {
     this.drawZoom();
   }
 
-  goto(pfn) {
-    const tile = Math.floor(pfn / TILE) * TILE;
-    if (!this.places.has(tile)) return;
-    const r = ((this.cursor = pfn), this.rect(pfn, 0));
-    this.show(pfn, r[0], r[1]);
+  legendKey(event) {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const buttons = [...this.legend.querySelectorAll("button")];
+    const i = buttons.indexOf(event.target);
+    if (!step || i < 0) return false;
+    const next = buttons[(i + step + buttons.length) % buttons.length];
+    for (const button of buttons) button.tabIndex = button === next ? 0 : -1;
+    next.focus();
+    return true;
   }
 
   key(event) {
     const tiles = [...this.places.keys()];
     if (!tiles.length) return false;
-    if (event.key === "Escape") {
+    const { key } = event;
+    if (key === "Escape") {
+      if (this.tip.hidden && this.pinned === null) this.canvas.blur();
       this.pinned = null;
       this.hide();
+      this.drawZoom();
       return true;
     }
-    const first = tiles[0];
-    const at = this.cursor ?? this.meta.marks.taken?.[0] ?? first;
-    const tile = Math.floor(at / TILE) * TILE;
-    const i = tiles.indexOf(tile);
-    const [x, y] = morton(at % TILE);
-    const block = this.blockAt(at);
-    const arrows = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-    if (arrows[event.key]) {
-      if (this.cursor === null) this.goto(at);
-      else if (event.shiftKey) {
-        const forward = event.key === "ArrowRight" || event.key === "ArrowDown";
-        this.goto(forward ? (block ? block[0] + (1 << block[1]) : at + 1) : (block ? block[0] : at) - 1);
-      } else {
-        const nx = x + arrows[event.key][0];
-        const ny = y + arrows[event.key][1];
-        if (nx >= 0 && nx < SIDE && ny >= 0 && ny < SIDE) this.goto(tile + unmorton(nx, ny));
-        else if (ny === y && tiles[i + Math.sign(nx - x)] !== undefined)
-          this.goto(tiles[i + Math.sign(nx - x)] + unmorton(nx < 0 ? SIDE - 1 : 0, y));
-      }
-      return true;
-    }
-    const across = this.drawnFor === this.meta.wide ? 12 : 4;
-    const jumps = {
-      PageDown: () => tiles[Math.min(tiles.length - 1, i + across)] + (at % TILE),
-      PageUp: () => tiles[Math.max(0, i - across)] + (at % TILE),
-      Home: () => first,
-      End: () => tiles[tiles.length - 1] + TILE - 1,
-      b: () => (block && block[1] < 10 ? block[0] ^ (1 << block[1]) : at),
-    };
-    const jump = jumps[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (jump) {
-      this.goto(jump());
-      return true;
-    }
-    if (event.key === "z" || event.key === "Z" || event.key === "Enter") {
+    const first = this.meta.spans[0][0];
+    const shown = this.meta.marks.taken?.[0];
+    const start = this.cursor ?? (this.places.has(tileOf(shown ?? -1)) ? shown : first);
+    const at = this.places.has(tileOf(start)) ? start : first;
+    this.hover = null;
+    const arrow = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[key];
+    if (arrow) {
+      if (this.cursor === null) this.goto(at); // the first key shows where we are
+      else if (event.shiftKey) this.goto(arrow[0] + arrow[1] > 0 ? this.after(at) : this.before(at));
+      else this.goto(this.neighbour(at, ...arrow));
+    } else if (key === "PageDown" || key === "PageUp") this.goto(this.rowAway(at, key === "PageDown" ? 1 : -1));
+    else if (key === "Home" || key === "End") this.goto(this.edge(at, key === "End"));
+    else if (key === "b" || key === "B") {
+      const block = this.blockAt(at);
+      this.goto(block && block[1] < 10 ? buddyOf(block[0], block[1]) : at);
+    } else if (key === "z" || key === "Z" || key === "Enter") {
+      this.cursor = at;
       this.pin(at);
-      return true;
-    }
-    return false;
+    } else return false;
+    return true;
+  }
+
+  goto(pfn) {
+    if (pfn === null || !this.places.has(tileOf(pfn))) return;
+    this.cursor = pfn;
+    this.show(pfn);
   }
 }
 
-const line = (g, x1, y1, x2, y2) => {
-  g.beginPath();
-  g.moveTo(x1, y1);
-  g.lineTo(x2, y2);
-  g.stroke();
-};
-
-const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) || 0);
-
 function render({ model, el: root }) {
-  const map = new Map_(model, root);
+  const map = new ZoneMap(model, root);
   const update = () => map.update();
   model.on("change:frame", update);
-  const theme = new MutationObserver(() => map.meta.error || map.draw());
+  const redraw = () => {
+    if (map.meta.layouts) map.draw();
+  };
+  const theme = new MutationObserver(redraw);
   for (const node of [document.documentElement, document.body])
     theme.observe(node, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   const size = new ResizeObserver(() => {
-    if (!map.meta.error && (map.layout !== map.drawnFor || !map.painted)) map.draw();
+    if (map.meta.layouts && (map.layout !== map.drawnFor || !map.painted)) map.draw();
   });
   size.observe(root);
+  // The notebook listens in the capture phase on the document and looks for this attribute, so it must be set before.
+  const guard = (event) => {
+    if (root.contains(event.target)) root.toggleAttribute("data-lm-suppress-shortcuts", !theirs(event));
+  };
+  window.addEventListener("keydown", guard, true);
   return () => {
     model.off("change:frame", update);
     theme.disconnect();
     size.disconnect();
+    window.removeEventListener("keydown", guard, true);
+    clearTimeout(map.saying);
   };
 }
 

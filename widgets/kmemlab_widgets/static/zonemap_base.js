@@ -1,0 +1,214 @@
+// What the map stands on: geometry of Z-order tiles, how marks are painted, and what is known of a frame.
+// ZoneMap puts this before zonemap.js: a module sent by Python cannot import its neighbours.
+
+const SIDE = 32;
+const TILE = 1024;
+const [RESERVED, FREE, PCP, MOVABLE, RECLAIMABLE, SLAB] = [1, 2, 3, 4, 5, 6];
+const TOKENS =
+  "paper wash ink ink2 line rule free freeln pcp pcpln mov recl slab unmov resv lost high bad badbg focus onfree ontaken".split(" ");
+
+const morton = (i) => {
+  let x = 0;
+  let y = 0;
+  for (let bit = 0; bit < 5; bit++) {
+    x |= ((i >> (2 * bit)) & 1) << bit;
+    y |= ((i >> (2 * bit + 1)) & 1) << bit;
+  }
+  return [x, y];
+};
+
+const unmorton = (x, y) => {
+  let i = 0;
+  for (let bit = 0; bit < 5; bit++) i |= (((x >> bit) & 1) << (2 * bit)) | (((y >> bit) & 1) << (2 * bit + 1));
+  return i;
+};
+
+const PLACES = Array.from({ length: TILE }, (_, i) => morton(i));
+const PIXEL = PLACES.map(([x, y]) => y * SIDE + x);
+const tileOf = (pfn) => Math.floor(pfn / TILE) * TILE;
+const size = (order) => 2 ** order; // not 1 << order in sums: frame numbers may pass 2^31
+const buddyOf = (pfn, order) => (Math.floor(pfn / size(order)) % 2 ? pfn - size(order) : pfn + size(order));
+
+const el = (tag, cls, text) => {
+  const node = document.createElement(tag);
+  if (cls) node.className = cls;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+
+const rgba = (hex) => {
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) || 0);
+  return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+};
+
+const line = (g, x1, y1, x2, y2) => {
+  g.beginPath();
+  g.moveTo(x1, y1);
+  g.lineTo(x2, y2);
+  g.stroke();
+};
+
+const stroke = (g, colour, width, [x, y, w, h], out) => {
+  Object.assign(g, { strokeStyle: colour, lineWidth: width });
+  g.strokeRect(x - out, y - out, w + 2 * out, h + 2 * out);
+};
+
+// The mark for "just now" and for where you are: 2 px with a halo of paper, outside the block.
+const framed = (g, paper, ink, r) => {
+  if (!r) return;
+  stroke(g, paper, 4, r, 2);
+  stroke(g, ink, 2, r, 1);
+};
+
+// What was split off, and buddies: dashed, inside.
+const dashed = (g, paper, ink, r) => {
+  if (!r) return;
+  stroke(g, paper, 2, r, -1);
+  g.setLineDash([3, 2]);
+  stroke(g, ink, 2, r, -1);
+  g.setLineDash([]);
+};
+
+// Reserved memory: diagonal lines on wash.
+const hatch = (g, colour) => {
+  const tile = Object.assign(document.createElement("canvas"), { width: 8, height: 8 });
+  const pen = tile.getContext("2d");
+  pen.fillStyle = colour.wash;
+  pen.fillRect(0, 0, 8, 8);
+  Object.assign(pen, { strokeStyle: colour.resv, lineWidth: 1 });
+  for (const x of [-8, 0, 8]) line(pen, x, 8, x + 8, 0);
+  return g.createPattern(tile, "repeat");
+};
+
+// The second cue from 6 px a page on: dots M, diagonals R, uprights S.
+const patterns = (g, states, x, y, px, from, to, only) => {
+  Object.assign(g, { strokeStyle: "rgba(255,255,255,.5)", fillStyle: "rgba(255,255,255,.5)", lineWidth: 1 });
+  const third = Math.floor(px / 3);
+  states.forEach((state, i) => {
+    const [col, row] = PLACES[i];
+    if (state < MOVABLE || state > SLAB || row < from || row >= to) return;
+    if (only !== null && state !== only) return;
+    const [left, top] = [x + col * px, y + (row - from) * px];
+    if (state === MOVABLE) g.fillRect(left + third, top + third, third, third);
+    if (state === RECLAIMABLE) line(g, left, top + px, left + px, top);
+    if (state === SLAB) g.fillRect(left + third, top, 1, px);
+  });
+};
+
+// A canvas of that size in CSS pixels, sharp on any screen.
+const sized = (canvas, width, height) => {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = width * ratio;
+  canvas.height = height * ratio;
+  canvas.style.width = `${width}px`;
+  const g = canvas.getContext("2d");
+  g.scale(ratio, ratio);
+  g.imageSmoothingEnabled = false;
+  return g;
+};
+
+// Keys that stay the notebook's: Ctrl+S, Shift+Enter.
+const theirs = (event) =>
+  event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
+
+const HELP =
+  "Arrows: page. Shift and arrows: block. Page up, page down: row of tiles. Home, End: zone. B: buddy. " +
+  "Z: zoom of the pageblock. Escape: leave.";
+
+// What Python sent (meta, cells, blocks), asked by frame; and the ways from one frame to another (places: the tiles).
+class Ground {
+  spanOf(pfn) {
+    return this.meta.spans.find(([first, pages]) => pfn >= first && pfn < first + pages);
+  }
+
+  cell(pfn) {
+    const span = this.spanOf(pfn);
+    return span ? this.cells[span[2] + pfn - span[0]] : 0;
+  }
+
+  state(pfn) {
+    return this.cell(pfn) & 15;
+  }
+
+  // [first frame, order, list type] of the free block, or of the block just taken, that holds a frame.
+  blockAt(pfn) {
+    for (let order = 0; order < 11; order++) {
+      const start = Math.floor(pfn / size(order)) * size(order);
+      const found = this.blocks.get(start);
+      if (found && found[0] >= order && pfn < start + size(found[0])) return [start, ...found];
+    }
+    const taken = this.meta.marks.taken;
+    return taken && pfn >= taken[0] && pfn < taken[0] + size(taken[1]) ? [...taken, null] : null;
+  }
+
+  // Where Shift+arrow goes to: the block, or the run of frames in the same state in this pageblock.
+  runAt(pfn) {
+    const block = this.blockAt(pfn);
+    if (block) return [block[0], block[0] + size(block[1])];
+    const base = Math.floor(pfn / 512) * 512;
+    const same = (p) => this.state(p) === this.state(pfn) && !this.blockAt(p);
+    let [from, to] = [pfn, pfn + 1];
+    while (from > base && same(from - 1)) from--;
+    while (to < base + 512 && same(to)) to++;
+    return [from, to];
+  }
+
+  statesOf(tile) {
+    const states = new Uint8Array(TILE);
+    for (const [first, pages, offset] of this.meta.spans) {
+      const low = Math.max(first, tile);
+      const high = Math.min(first + pages, tile + TILE);
+      for (let pfn = low; pfn < high; pfn++) states[pfn - tile] = this.cells[offset + pfn - first] & 15;
+    }
+    return states;
+  }
+
+  after(pfn) {
+    const to = this.runAt(pfn)[1];
+    if (this.spanOf(to)) return to;
+    return this.meta.spans.find(([first]) => first >= to)?.[0] ?? null;
+  }
+
+  before(pfn) {
+    const from = this.runAt(pfn)[0];
+    if (this.spanOf(from - 1)) return this.runAt(from - 1)[0];
+    const span = this.meta.spans.findLast(([first, pages]) => first + pages <= from);
+    return span ? this.runAt(span[0] + span[1] - 1)[0] : null;
+  }
+
+  // The page beside, as drawn; at a tile's edge the nearest tile that way.
+  neighbour(pfn, dx, dy) {
+    const tile = tileOf(pfn);
+    const [x, y] = PLACES[pfn % TILE];
+    const [nx, ny] = [x + dx, y + dy];
+    if (nx >= 0 && nx < SIDE && ny >= 0 && ny < SIDE) return tile + unmorton(nx, ny);
+    const tiles = [...this.places.keys()];
+    const next = dx ? tiles[tiles.indexOf(tile) + dx] : this.tileAway(tile, dy, true);
+    return next === undefined ? null : next + unmorton((nx + SIDE) % SIDE, (ny + SIDE) % SIDE);
+  }
+
+  // The tile one row up or down, in the same column (or the last one of a shorter row).
+  tileAway(tile, step, exact) {
+    const [x, y] = this.places.get(tile);
+    const rows = [...new Set([...this.places.values()].map((place) => place[1]))].sort((a, b) => a - b);
+    let row = rows.indexOf(y) + step;
+    for (; row >= 0 && row < rows.length; row += step) {
+      const found = [...this.places].filter(([, place]) => place[1] === rows[row] && place[0] <= x).pop();
+      if (found && (!exact || found[1][0] === x)) return found[0];
+    }
+    return undefined;
+  }
+
+  rowAway(pfn, step) {
+    const tile = this.tileAway(tileOf(pfn), step, false);
+    return tile === undefined ? pfn : tile + (pfn % TILE);
+  }
+
+  edge(pfn, last) {
+    const zone = this.places.get(tileOf(pfn))[2];
+    const spans = this.meta.spans.filter((span) => span[3] === zone);
+    const span = last ? spans[spans.length - 1] : spans[0];
+    return last ? span[0] + span[1] - 1 : span[0];
+  }
+}
+

@@ -1,0 +1,206 @@
+"""The saved picture of the map: an SVG whose pages are palette PNGs, so that a machine's map weighs some kilobytes."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+from kmemlab.snapshot import FREE, MOVABLE, PCP, RECLAIMABLE, RESERVED, SLAB, ZoneSnapshot
+from kmemlab_widgets.svg import Svg, fit, text_width
+from kmemlab_widgets.theme import LIGHT, STATE_TOKENS
+from kmemlab_widgets.zonemap_layout import SIDE, TILE, Layout, Tile, block_rect, morton, tile_bytes
+
+__all__ = ["PATTERN_FROM", "draw", "heading", "least_order", "pixels", "png_indexed"]
+
+PATTERN_FROM = 6  # px a page from which the kinds of allocated memory have a pattern as well
+_IN_ROWS = itemgetter(*sorted(range(TILE), key=lambda i: morton(i)[::-1]))
+_STATE = bytes(i & 15 for i in range(256))
+_LINE = len(STATE_TOKENS)  # palette entry of the outlines
+_PATTERNED = {MOVABLE: _LINE + 1, RECLAIMABLE: _LINE + 2, SLAB: _LINE + 3}
+
+
+def _mixed(colour: str) -> str:
+    """The colour of a pattern: the state's own, half way to paper."""
+    return "#" + "".join(f"{(int(colour[i : i + 2], 16) + 255) // 2:02X}" for i in (1, 3, 5))
+
+
+_PALETTE = [LIGHT[token] for token in STATE_TOKENS] + [LIGHT["freeln"]]
+_PALETTE += [_mixed(LIGHT[STATE_TOKENS[state]]) for state in _PATTERNED]
+
+
+def least_order(px: int) -> int:
+    """The smallest free block with an outline of its own: below, the outline would hide the block."""
+    return 2 if px > 1 else 4
+
+
+def _dotted(px: int) -> list[list[bytes]]:
+    """For row and column inside a page: which states show their pattern there (dots M, diagonals R, uprights S)."""
+    tables = []
+    for y in range(px):
+        row = []
+        for x in range(px):
+            table = bytearray(range(256))
+            shown = {MOVABLE: x in (2, 3) and y in (2, 3), RECLAIMABLE: (x + y) % 6 == 5, SLAB: x == 2}
+            for state, here in shown.items():
+                table[state] = _PATTERNED[state] if here else state
+            row.append(bytes(table))
+        tables.append(row)
+    return tables
+
+
+_TABLES: dict[int, list[list[bytes]]] = {}
+
+
+def pixels(states: bytes, px: int, blocks: Sequence[tuple[int, int]] = ()) -> list[bytearray]:
+    """A tile's pixel rows, one palette entry a pixel: ``states`` in frame order, outlines for ``blocks``."""
+    flat = bytes(_IN_ROWS(states.translate(_STATE)))
+    patterned = px >= PATTERN_FROM and any(state in flat for state in _PATTERNED)
+    tables = _TABLES.setdefault(px, _dotted(px)) if patterned else []
+    rows = []
+    for y in range(SIDE):
+        line = flat[y * SIDE : (y + 1) * SIDE]
+        plain = bytearray(SIDE * px)
+        for x in range(px):
+            plain[x::px] = line
+        for sub in range(px):
+            row = bytearray(plain)
+            for x in range(px if patterned else 0):
+                row[x::px] = line.translate(tables[sub][x])
+            rows.append(row)
+    for pfn, order in blocks:
+        x, y, w, h = (n * px for n in block_rect(pfn, order))
+        rows[y][x : x + w] = rows[y + h - 1][x : x + w] = bytes((_LINE,)) * w
+        for row in rows[y : y + h]:
+            row[x] = row[x + w - 1] = _LINE
+    return rows
+
+
+def png_indexed(rows: Sequence[bytes], palette: Sequence[str], clear: int | None = None) -> bytes:
+    """A palette PNG of rows of equal length, one byte a pixel, colours as ``#RRGGBB``; ``clear`` is transparent."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 3, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"PLTE", b"".join(bytes.fromhex(colour[1:]) for colour in palette))]
+    if clear is not None:
+        parts.append(chunk(b"tRNS", b"\xff" * clear + b"\0"))
+    parts.append(chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows), 9)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def heading(svg: Svg, headline: str, sub: str) -> float:
+    """Write the finding and the second line; returns where the map may begin."""
+    y = 18.0
+    for line in fit(headline, 16, svg.width - 8, bold=True):
+        svg.text(0, y, line, px=16, bold=True)
+        y += 20
+    for line in fit(sub, 12, svg.width - 8):
+        svg.text(0, y - 2, line, fill="ink2")
+        y += 16
+    return y - 6
+
+
+def draw(
+    svg: Svg, zones: Sequence[ZoneSnapshot], layout: Layout, marks: Mapping[str, Any],
+    legend: Sequence[Sequence[Any]], key: Sequence[tuple[str, str]],
+) -> str:  # fmt: skip
+    """Write the map into ``svg``: the pages as pictures, everything else over them."""
+    svg.raw(
+        '<pattern id="h" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+        '<rect width="6" height="6" fill="var(--kml-wash)"/><path d="M0 0V6" stroke="var(--kml-resv)"/></pattern>'
+    )
+    for rect in layout.rects:
+        svg.rect(rect.x, rect.y, rect.w, rect.h, "url(#h)" if rect.fill == "hatch" else rect.fill)
+    blocks = _blocks_by_tile(zones, layout.px)
+    for _, row in itertools.groupby(layout.tiles, key=lambda tile: (tile.zone, tile.y)):
+        _draw_row(svg, zones, layout, list(row), blocks)
+    for bar in layout.bars:
+        svg.line(bar.x, bar.y, bar.x, bar.y + bar.h, bar.fill, sw=3, dash=bar.dash)
+    _draw_marks(svg, layout, marks)
+    for w in layout.words:
+        svg.text(w.x, w.y, w.text, px=w.px, fill=w.fill, bold=w.bold, anchor=w.anchor, halo=w.anchor == "middle")
+    svg.grow(layout.height)
+    _draw_legend(svg, legend, key, layout.height + 6)
+    return str(svg)
+
+
+def _blocks_by_tile(zones: Sequence[ZoneSnapshot], px: int) -> dict[int, list[tuple[int, int]]]:
+    found: dict[int, list[tuple[int, int]]] = {}
+    for zone in zones:
+        for (order, _), pfns in zone.free.items() if zone.pages else ():
+            if order >= least_order(px):
+                for pfn in pfns:
+                    found.setdefault(pfn // TILE * TILE, []).append((pfn, order))
+    return found
+
+
+def _draw_row(
+    svg: Svg, zones: Sequence[ZoneSnapshot], layout: Layout, row: list[Tile], blocks: dict[int, list[tuple[int, int]]]
+) -> None:
+    """One picture for a row of tiles, two pages of paper between them; reserved memory lets the hatch through."""
+    px = layout.px
+    states = [tile_bytes(zones[tile.zone], tile.pfn) for tile in row]
+    parts = [pixels(each, px, blocks.get(tile.pfn, ())) for tile, each in zip(row, states, strict=True)]
+    lines = [bytes(2 * px).join(pieces) for pieces in zip(*parts, strict=True)]
+    x, y, wide, tall = row[0].x, row[0].y, len(lines[0]), SIDE * px
+    if any(RESERVED in each for each in states):
+        svg.rect(x, y, wide, tall, "url(#h)")
+    picture = base64.b64encode(png_indexed(lines, _PALETTE, RESERVED)).decode()
+    svg.raw(
+        f'<image x="{x}" y="{y}" width="{wide}" height="{tall}" style="image-rendering:pixelated" '
+        f'href="data:image/png;base64,{picture}"/>'
+    )
+
+
+def _draw_marks(svg: Svg, layout: Layout, marks: Mapping[str, Any]) -> None:
+    """Dashed frames round the halves split off, then the frame round the block taken or given back."""
+    places = {tile.pfn: tile for tile in layout.tiles}
+
+    def frame(pfn: int, order: int, dash: str) -> None:
+        tile = places.get(pfn // TILE * TILE)
+        if tile is None:
+            return
+        x, y, w, h = (n * layout.px for n in block_rect(pfn, order))
+        x, y = x + tile.x, y + tile.y
+        if dash:
+            svg.rect(x + 1, y + 1, w - 2, h - 2, stroke="paper", sw=2)
+            svg.rect(x + 1, y + 1, w - 2, h - 2, stroke="ink", sw=2, dash=dash)
+        else:
+            svg.rect(x - 2, y - 2, w + 4, h + 4, stroke="paper", sw=4)
+            svg.rect(x - 1, y - 1, w + 2, h + 2, stroke="ink", sw=2)
+
+    for pfn, order in marks["halves"]:
+        frame(pfn, order, "3 2")
+    for kind in ("taken", "freed"):
+        if marks[kind]:
+            frame(*marks[kind], "")
+
+
+def _draw_legend(svg: Svg, legend: Sequence[Sequence[Any]], key: Sequence[tuple[str, str]], y: float) -> None:
+    """Only what is in the picture."""
+    x, y = 0.0, y + 14
+    for kind, words in [*((state, name) for state, name, *_ in legend), *key]:
+        wide = text_width(words, 12) + 34
+        if x and x + wide > svg.width:
+            x, y = 0.0, y + 20
+        _swatch(svg, kind, x, y - 10)
+        svg.text(x + 18, y, words)
+        x += wide
+
+
+def _swatch(svg: Svg, kind: int | str, x: float, y: float) -> None:
+    if isinstance(kind, int):
+        stroke = {0: "rule", RESERVED: "rule", FREE: "freeln", PCP: "pcpln"}.get(kind, "")
+        fill = "url(#h)" if kind == RESERVED else STATE_TOKENS[kind]
+        svg.rect(x + 0.5, y + 0.5, 11, 11, fill, stroke=stroke, dash="2 2" if kind == 0 else "")
+    elif kind.startswith("bar"):
+        token, dash = {"0": ("unmov", ""), "2": ("recl", "4 2"), "3": ("high", "1 2")}.get(kind[3:], ("resv", ""))
+        svg.line(x + 6, y, x + 6, y + 12, token, sw=3, dash=dash)
+    else:
+        svg.rect(x + 1, y + 1, 10, 10, stroke="ink", sw=2, dash="3 2" if kind == "halves" else "")
