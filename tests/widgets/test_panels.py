@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from kmemlab import __GFP_MEMALLOC, GFP_DMA, GFP_KERNEL, Machine
+from kmemlab import __GFP_MEMALLOC, __GFP_MOVABLE, GFP_DMA, GFP_KERNEL, Machine
+from kmemlab.story import Block, Scale, Step, Story
 from kmemlab_widgets import freelists, requestpath
 from kmemlab_widgets.freelists import FreeLists
 from kmemlab_widgets.panel import refresh_all
@@ -159,3 +160,141 @@ def test_fit_breaks_behind_a_bar() -> None:
     lines = fit("alloc_pages(GFP_KERNEL|__GFP_NOWARN|__GFP_NORETRY, 4)", 16, 200)
     assert len(lines) > 1
     assert "".join(lines).replace(" ", "") == "alloc_pages(GFP_KERNEL|__GFP_NOWARN|__GFP_NORETRY,4)"
+
+
+def test_a_zone_that_is_not_there_is_named_in_the_panel(m: Machine) -> None:
+    """The cell goes on; mark() and refresh() do not raise either."""
+    panel = FreeLists(m, zone="Normal")
+    panel.mark()
+    assert "panel error: KeyError" in repr(panel)
+    assert "DMA, DMA32" in repr(panel)
+
+
+def test_a_failing_display_stays_in_the_panel(m: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error on the way to the browser is caught like one in the drawing, and the next refresh recovers."""
+    panel = RequestPath(m)
+    show, calls = panel.show, []
+
+    def once(view: object, snapshot: object) -> None:
+        calls.append(snapshot)
+        if len(calls) == 1:
+            raise OSError("gone")
+        show(view, snapshot)
+
+    monkeypatch.setattr(panel, "show", once)
+    panel.refresh()
+    assert "panel error: OSError: gone" in repr(panel)
+    panel.refresh()
+    assert "panel error" not in repr(panel)
+
+
+def test_the_twin_describes_the_drawing(m: Machine) -> None:
+    """A screen reader finds headline and twin: both drawings point to the hidden text."""
+    panel = FreeLists(m, zone="DMA")
+    twin = re.search(r'class="twin" id="([^"]+)">([^<]*)<', panel.value)
+    assert twin[2].splitlines()[0] == freelists.headline(m.snapshot().zone("DMA"))
+    assert panel.value.count(f'role="img" aria-describedby="{twin[1]}"') == 2
+    assert FreeLists(m, zone="DMA").value.count(twin[1]) == 0  # ids are a panel's own
+
+
+def test_patterns_are_a_drawings_own(m: Machine) -> None:
+    """A pattern inside the hidden one of the two drawings is not painted, so each drawing brings its own."""
+    value = FreeLists(m, zone="DMA32").value
+    ids = re.findall(r'<pattern id="([^"]+)"', value)
+    assert len(ids) == len(set(ids)) > 4
+    assert set(re.findall(r"url\(#([^)]+)\)", value)) == set(ids)
+
+
+def test_a_panel_no_longer_displayed_rests(m: Machine) -> None:
+    """A cell that is run again leaves its old panel behind: it is not redrawn until somebody displays it again."""
+    panel = RequestPath(m)
+    panel._view_count = 1
+    panel._view_count = 0
+    m.alloc_pages(GFP_KERNEL, 0)
+    refresh_all()
+    assert "no request yet" in repr(panel)
+    panel._view_count = 1
+    assert repr(panel) == str(m.explain())
+
+
+def test_a_closed_panel_lets_go(m: Machine) -> None:
+    """close() ends the following too."""
+    panel = RequestPath(m)
+    panel.close()
+    m.alloc_pages(GFP_KERNEL, 0)
+    refresh_all()
+    assert "no request yet" in repr(panel)
+
+
+def test_a_tall_moment_before_is_broken_off() -> None:
+    """What was there before does not press the present flat: it is cut, with its number beside the cut."""
+    m = Machine.from_recording("256M-a-21")
+    panel = FreeLists(m, zone="DMA32")
+    was = sum(n << k for k, n in enumerate(m.snapshot().zone("DMA32").nr_free) if k == 10)
+    while m.snapshot().zone("DMA32").nr_free[10] > 4:
+        m.alloc_pages(GFP_KERNEL | __GFP_MOVABLE, 10)
+    panel.refresh()
+    assert f"{was:,} before" in texts(panel._last.wide)
+    assert f"before: {was:,}" in texts(panel._last.narrow)
+    assert "outline: call 0, when order 10 held 87 % of them" in panel.value
+
+
+def test_share_in_smaller_blocks(m: Machine) -> None:
+    """The unusable free space index of each order, from the counts."""
+    m.alloc_pages(GFP_DMA, 9)
+    zone = m.snapshot().zone("DMA")
+    free = [n << k for k, n in enumerate(zone.nr_free)]
+    words = texts(freelists.draw(zone, None, "", 868))
+    shares = [int(n) for n in re.findall(r"(\d+) %", words)]
+    assert shares == [round(100 * sum(free[:k]) / sum(free)) for k in range(11)]
+    assert shares[0] == 0
+    assert shares[10] > 20
+
+
+@pytest.mark.parametrize("width", [868, 358])
+def test_requestpath_names_where_and_what_comes_back(m: Machine, width: int) -> None:
+    """Each floor has the kernel's file; what a floor hands back is there at both widths."""
+    m.alloc_pages(GFP_DMA, 4)
+    words = texts(requestpath.draw(m.explain(), "", width))
+    assert words.count("mm/page_alloc.c") == len(m.explain().steps)
+    assert "16 pages" in words
+    assert "= low 42 + unusable 15" in words
+
+
+def test_a_refusal_has_the_edge_of_its_colour(m: Machine) -> None:
+    """As many bad edges as floors that said no, and no rail upwards."""
+    while m.alloc_pages(GFP_DMA | __GFP_MEMALLOC, 0):
+        pass
+    story = m.explain()
+    svg = requestpath.draw(story, "", 868)
+    edges = re.findall(r'<rect x="14" y="[^"]+" width="4" height="[^"]+" fill="var\(--kml-(\w+)\)"', svg)
+    assert edges == [{True: "accent", False: "bad", None: "line"}[step.verdict] for step in story.steps]
+    assert "bad" in edges
+    assert "l-5 9h10z" not in svg
+
+
+def test_a_split_is_drawn_as_the_block_it_was() -> None:
+    """Pieces in Z-order: their rectangles tile the block, whichever order it had."""
+    pieces = (Block(512, 6, "taken"), Block(576, 6, "free"), Block(640, 7, "free"), Block(768, 8, "free"))
+    assert requestpath._pieces(pieces) == 9
+    assert requestpath._pieces(pieces[:3]) == 8
+    assert requestpath._pieces((Block(512, 0, "pcp"), Block(9000, 0, "pcp"))) is None
+    assert requestpath._pieces(pieces[:1]) is None
+    story = Story("s", (Step("buddy", "f", "g", "say", blocks=pieces),))
+    areas = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" fill="[^"]+" stroke',
+                       requestpath.draw(story, "", 868))  # fmt: skip
+    boxes = [tuple(map(float, area)) for area in areas]
+    assert len(boxes) == 4
+    left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
+    right, low = max(b[0] + b[2] for b in boxes), max(b[1] + b[3] for b in boxes)
+    assert (right - left) * (low - top) == pytest.approx(sum(b[2] * b[3] for b in boxes), rel=0.01)
+
+
+def test_equal_is_not_above() -> None:
+    """The mark of a test that failed by nothing stands at the end of the bar, in the colour of no."""
+    scale = Scale(192, (("min 34 less the rights", 13), ("protection", 179)))
+    svg = requestpath.draw(Story("s", (Step("page_alloc", "f", "g", "say", "", False, scale),)), "", 868)
+    words = texts(svg)
+    assert "must be above 192" in words
+    assert "= min 34 less the rights 13 + protection 179" in words
+    assert 'stroke="var(--kml-bad)" stroke-width="3"' in svg

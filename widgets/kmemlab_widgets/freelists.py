@@ -7,13 +7,14 @@ from typing import Any
 from kmemlab.gfp import MIGRATE_NAMES
 from kmemlab.snapshot import Snapshot, ZoneSnapshot
 from kmemlab_widgets.panel import HtmlPanel, View
-from kmemlab_widgets.svg import Svg, fit
+from kmemlab_widgets.svg import Svg
 from kmemlab_widgets.theme import number, plural, size
 
-__all__ = ["FreeLists", "draw", "headline", "twin"]
+__all__ = ["FreeLists", "draw", "headline", "second_line", "twin"]
 
 _INK = ("unmov", "mov", "recl", "high", "resv")  # a type's colour: outline and pattern on the free tint
 ORDERS = range(11)
+TALL = 190  # px of the highest bar
 
 
 class FreeLists(HtmlPanel):
@@ -26,26 +27,32 @@ class FreeLists(HtmlPanel):
 
     def __init__(self, source: Any, *, zone: str = "DMA32", follow: bool = True) -> None:
         self.zone = zone
-        self._before: ZoneSnapshot | None = None
+        self._before: tuple[ZoneSnapshot, int] | None = None
         super().__init__(source, follow=follow)
-        self.mark()
 
     def mark(self) -> None:
         """Let the moment before be now."""
-        self._before = self.snapshot().zone(self.zone)
+        self._before = None
         self.refresh()
 
     def view(self, snapshot: Snapshot) -> View:
         """Draw the zone at both widths."""
         zone = snapshot.zone(self.zone)
-        before = self._before if self._before and self._before.nr_free != zone.nr_free else None
-        sub = f"{zone.name} of {snapshot.label}, call {number(snapshot.calls)} · pages free by order and migratetype"
+        if self._before is None:
+            self._before = zone, snapshot.calls
+        before = self._before[0] if self._before[0].nr_free != zone.nr_free else None
+        sub = second_line(snapshot, zone, before, self._before[1])
         drawings = (draw(zone, before, sub, width) for width in (868, 358))
         return View(headline(zone), twin(zone, before), *drawings)
 
 
+def _pages(zone: ZoneSnapshot | None) -> list[int]:
+    """Free pages per order."""
+    return [count << order for order, count in enumerate(zone.nr_free)] if zone else [0] * len(ORDERS)
+
+
 def _free(zone: ZoneSnapshot) -> int:
-    return sum(count << order for order, count in enumerate(zone.nr_free))
+    return sum(_pages(zone))
 
 
 def _largest(zone: ZoneSnapshot) -> int:
@@ -58,12 +65,34 @@ def _count(zone: ZoneSnapshot, order: int, mt: int) -> int:
     return listed or (zone.nr_free[order] - others if mt == 1 else 0)
 
 
+def _types(zone: ZoneSnapshot) -> list[int]:
+    return [mt for mt in range(len(_INK)) if any(_count(zone, order, mt) for order in ORDERS)]
+
+
+def _smaller(zone: ZoneSnapshot, order: int) -> int:
+    """Per cent of the free pages in blocks too small for this order (the unusable free space index)."""
+    pages = _pages(zone)
+    return round(100 * sum(pages[:order]) / max(1, sum(pages)))
+
+
 def headline(zone: ZoneSnapshot) -> str:
     """The finding: how much is free, and how large the largest block is."""
     top = _largest(zone)
     if top < 0:
         return f"{zone.name}: no page is free"
     return f"{size(_free(zone))} are free in {zone.name}; the largest block is order {top} ({size(1 << top)})"
+
+
+def second_line(snapshot: Snapshot, zone: ZoneSnapshot, before: ZoneSnapshot | None, calls: int) -> str:
+    """Which machine, which moment, which unit; and what the outline is."""
+    where = snapshot.label + (", recorded from Linux 6.1" if snapshot.recorded else "")
+    sub = f"{where} · call {number(snapshot.calls)} · pages free, by block order and migratetype"
+    if before is not None:
+        pages = _pages(before)
+        top = max(ORDERS, key=pages.__getitem__)
+        share = round(100 * pages[top] / max(1, sum(pages)))
+        sub += f" · outline: call {number(calls)}, when order {top} held {share} % of them"
+    return sub
 
 
 def twin(zone: ZoneSnapshot, before: ZoneSnapshot | None) -> str:
@@ -84,88 +113,165 @@ def twin(zone: ZoneSnapshot, before: ZoneSnapshot | None) -> str:
 def draw(zone: ZoneSnapshot, before: ZoneSnapshot | None, sub: str, width: int) -> str:
     """The drawing as SVG, for 868 or 358 px."""
     svg = Svg(width, headline(zone))
-    wide = width > 560
-    y = 20.0
-    for line in fit(headline(zone), 16, width - 28, bold=True):
-        svg.text(14, y, line, px=16, bold=True)
-        y += 20
-    for line in fit(sub, 12, width - 28):
-        svg.text(14, y, line, fill="ink2")
-        y += 16
-    svg.raw(_patterns())
-    left = 126 if wide else 30
-    step = (width - left - 14) / 11
-    y = _bars(svg, zone, before, y + 22, left, step)
-    return str(_table(svg, zone, y, left, step, wide=wide))
+    y = svg.heading(headline(zone), sub)
+    if width > 560:
+        y = _bars(svg, zone, before, y + 26)
+        y = _table(svg, zone, y)
+        y = _smaller_row(svg, zone, y + 10)
+    else:
+        y = _rows(svg, zone, before, y + 12)
+    if before is not None:
+        svg.rect(14, y + 8, 22, 12, "none", stroke="ink", sw=2)
+        svg.text(44, y + 18, "outline: the moment before", px=11)
+    return str(svg)
 
 
-def _bars(svg: Svg, zone: ZoneSnapshot, before: ZoneSnapshot | None, y: float, left: float, step: float) -> float:
-    pages = [count << order for order, count in enumerate(zone.nr_free)]
-    old = [count << order for order, count in enumerate(before.nr_free)] if before else [0] * 11
-    most, tall = max(*pages, *old, 1), 150.0
-    base = y + tall
+def _stack(svg: Svg, x: float, y: float, w: float, h: float, mt: int) -> None:
+    """One type's part of a bar: the free tint, outlined and patterned in the type's colour."""
+    svg.rect(x, y, w, h, "free", stroke=_INK[mt])
+    svg.rect(x, y, w, h, svg.pattern(_INK[mt]))
+
+
+def _ceiling(now: list[int], old: list[int]) -> int:
+    """What the highest bar stands for. A moment before that would dwarf the present is broken off instead."""
+    return max(*now, min(max(old), 3 * max(now) // 2)) if any(now) else max(*old, 1)
+
+
+def _ticks(most: int) -> list[int]:
+    """Round numbers to read the bars by, from 0 on."""
+    step = next(s * 10**e for e in range(10) for s in (1, 2, 5) if most <= 4 * s * 10**e)
+    return list(range(0, most + 1, step))
+
+
+# --- 868 px: upright bars over a table ----------------------------------------------------------------
+
+LEFT = 130
+STEP = 66
+
+
+def _bars(svg: Svg, zone: ZoneSnapshot, before: ZoneSnapshot | None, y: float) -> float:
+    now, old = _pages(zone), _pages(before)
+    most = _ceiling(now, old)
+    base = y + TALL
+    svg.text(LEFT - 14, y - 8, "pages free", px=11, fill="ink2", anchor="end")
+    svg.text(LEFT - 14, y + 5, "in this order", px=11, fill="ink2", anchor="end")
+    for tick in _ticks(most):
+        at = base - TALL * tick / most
+        if tick:
+            svg.line(LEFT - 8, at, LEFT + STEP * 11, at, "grid")
+        if at > y + 14:
+            svg.text(LEFT - 14, at + 4, number(tick), px=11, fill="ink2", anchor="end")
+    svg.line(LEFT - 8, base, LEFT + STEP * 11, base, "line")
     for order in ORDERS:
-        x, at = left + order * step + 2, base
-        for mt in range(5):
-            n = _count(zone, order, mt) << order
-            if n:
-                h = max(2.0, tall * n / most)
-                svg.rect(x, at - h, step - 6, h, "free", stroke=_INK[mt])
-                svg.rect(x, at - h, step - 6, h, f"url(#kml-{_INK[mt]})")
-                at -= h
-        if before and old[order] != pages[order]:
-            h = max(1.0, tall * old[order] / most)
-            svg.rect(x - 2, base - h, step - 2, h, "none", stroke="ink", sw=2)
-            at = min(at, base - h)
-        if pages[order] or old[order]:
-            words = number(pages[order]) if pages[order] else "none"
-            svg.text(x + step / 2 - 3, at - 5, words, px=11 if step > 40 else 9, bold=True, anchor="middle",
-                     fill="ink" if pages[order] else "bad", halo=True)  # fmt: skip
-    svg.line(left - 4, base, left + 11 * step, base, "line")
+        _bar(svg, zone, order, base, TALL / most)
+        if before is not None and old[order] != now[order]:
+            _outline(svg, order, base, old[order], TALL / most, cut=old[order] > most)
+    for order in ORDERS:
+        x = LEFT + order * STEP + STEP / 2 - 2
+        top = max(now[order], old[order] if now[order] and old[order] <= most else 0)
+        if now[order]:
+            svg.text(x, base - TALL * top / most - 6, number(now[order]), bold=True, anchor="middle", halo=True)
+        elif old[order]:
+            svg.rect(x - 26, base - 26, 52, 26, svg.pattern("bad"))
+            svg.text(x, base - 32, "none", fill="bad", bold=True, anchor="middle", halo=True)
+        else:
+            svg.text(x, base - 6, "·", fill="ink2", anchor="middle")
     return base
 
 
-def _table(svg: Svg, zone: ZoneSnapshot, y: float, left: float, step: float, *, wide: bool) -> Svg:
-    """Under the bars: orders, block sizes, counts per type, and the share in smaller blocks."""
+def _bar(svg: Svg, zone: ZoneSnapshot, order: int, base: float, scale: float) -> None:
+    at = base
+    for mt in range(len(_INK)):
+        if n := _count(zone, order, mt) << order:
+            tall = max(1.0, n * scale)
+            _stack(svg, LEFT + order * STEP + 4, at - tall, STEP - 12, tall, mt)
+            at -= tall
+
+
+def _outline(svg: Svg, order: int, base: float, pages: int, scale: float, *, cut: bool) -> None:
+    """The moment before; broken off, with its number inside, when it would leave the drawing."""
+    x, w = LEFT + order * STEP + 1, STEP - 6
+    if not cut:
+        tall = max(1.0, pages * scale)
+        svg.path(f"M{x:g} {base:g}v{-tall:g}h{w:g}v{tall:g}", stroke="ink", sw=2)
+        return
+    top = base - TALL - 14
+    zigzag = f"l{w / 4:g} -8l{w / 4:g} 12l{w / 4:g} -12l{w / 4:g} 8"
+    svg.path(f"M{x:g} {base:g}V{top:g}{zigzag}V{base:g}", stroke="ink", sw=2)
+    svg.text(x + w / 2, top + 26, number(pages), px=12, bold=True, anchor="middle", halo=True)
+    svg.text(x + w / 2, top + 40, "before", px=11, fill="ink2", anchor="middle", halo=True)
+
+
+def _centre(order: int) -> float:
+    return LEFT + order * STEP + STEP / 2 - 2
+
+
+def _table(svg: Svg, zone: ZoneSnapshot, y: float) -> float:
+    """Under the bars: orders, block sizes, counts per type."""
     y += 18
-    svg.text(left - 10, y, "order" if wide else "", bold=True, anchor="end")
+    svg.text(LEFT - 14, y, "order", bold=True, anchor="end")
+    svg.text(LEFT - 14, y + 16, "block size", px=11, fill="ink2", anchor="end")
     for order in ORDERS:
-        svg.text(left + (order + 0.5) * step, y, order, px=13 if wide else 11, bold=True, anchor="middle")
-        if wide:
-            svg.text(left + (order + 0.5) * step, y + 16, size(1 << order), px=11, fill="ink2", anchor="middle")
-    y += 22 if wide else 6
-    for mt, name in enumerate(MIGRATE_NAMES):
-        if not any(_count(zone, order, mt) for order in ORDERS):
-            continue
+        svg.text(_centre(order), y, order, px=13, bold=True, anchor="middle")
+        svg.text(_centre(order), y + 16, size(1 << order), px=11, fill="ink2", anchor="middle")
+    y += 20
+    for mt in _types(zone):
         y += 20
-        svg.rect(14, y - 11, 12, 12, "free", stroke=_INK[mt])
-        svg.rect(14, y - 11, 12, 12, f"url(#kml-{_INK[mt]})")
-        svg.text(32, y, name if wide else "", px=12)
+        _stack(svg, 14, y - 11, 13, 13, mt)
+        svg.text(34, y, MIGRATE_NAMES[mt])
         for order in ORDERS:
             n = _count(zone, order, mt)
-            words = number(n) if n else "·"
-            svg.text(left + (order + 0.5) * step, y, words, px=12 if wide else 11, anchor="middle",
-                     fill="ink" if n else "ink2")  # fmt: skip
-    if not wide:
-        for mt, name in enumerate(MIGRATE_NAMES):
-            if any(_count(zone, order, mt) for order in ORDERS):
-                y += 18
-                svg.rect(14, y - 10, 10, 10, "free", stroke=_INK[mt])
-                svg.text(30, y, f"{name} blocks", px=11, fill="ink2")
-    return svg
+            svg.text(_centre(order), y, number(n) if n else "·", anchor="middle", fill="ink" if n else "ink2")
+    return y
 
 
-def _patterns() -> str:
-    """Each type's second cue: upright lines, dots, diagonals, level lines."""
-    shapes = {
-        "unmov": '<path d="M2 0V6" />',
-        "mov": '<circle cx="3" cy="3" r="1.1" />',
-        "recl": '<path d="M0 6L6 0" />',
-        "high": '<path d="M0 3H6" />',
-        "resv": '<path d="M0 0L6 6" />',
-    }
-    return "<defs>" + "".join(
-        f'<pattern id="kml-{name}" width="6" height="6" patternUnits="userSpaceOnUse" '
-        f'stroke="var(--kml-{name})" fill="var(--kml-{name})" stroke-width="1">{shape}</pattern>'
-        for name, shape in shapes.items()
-    ) + "</defs>"  # fmt: skip
+def _smaller_row(svg: Svg, zone: ZoneSnapshot, y: float) -> float:
+    """How much of the free memory is of no use to a request of this order."""
+    svg.line(14, y, LEFT + STEP * 11, y, "rule")
+    svg.text(14, y + 19, "in smaller blocks", px=11, bold=True)
+    svg.text(14, y + 34, "of free pages", px=11, fill="ink2")
+    for order in ORDERS:
+        share, x = _smaller(zone, order), LEFT + order * STEP + 4
+        svg.rect(x, y + 10, STEP - 12, 12, "wash", stroke="rule")
+        svg.rect(x, y + 10, (STEP - 12) * share / 100, 12, "line")
+        svg.text(_centre(order), y + 36, f"{share} %", px=11, anchor="middle")
+    return y + 40
+
+
+# --- 358 px: a row an order ---------------------------------------------------------------------------
+
+
+def _rows(svg: Svg, zone: ZoneSnapshot, before: ZoneSnapshot | None, y: float) -> float:
+    now, old = _pages(zone), _pages(before)
+    most, length, left = _ceiling(now, old), 150.0, 106
+    svg.text(14, y + 8, "order", px=11, bold=True)
+    svg.text(left, y + 8, "pages free", px=11, fill="ink2")
+    y += 16
+    top = y
+    for order in ORDERS:
+        at: float = left
+        for mt in range(len(_INK)):
+            if n := _count(zone, order, mt) << order:
+                _stack(svg, at, y + 3, max(1.0, length * n / most), 14, mt)
+                at += max(1.0, length * n / most)
+        if before is not None and old[order] != now[order]:
+            end = left + length * min(old[order], most) / most
+            close = "l6 -4l-10 -5l8 -9" if old[order] > most else "v-18"
+            svg.path(f"M{left} {y + 19:g}H{max(end, left + 1):g}{close}H{left}", stroke="ink", sw=2)
+            at = max(at, end + (8 if old[order] > most else 0))
+        svg.text(30, y + 14, order, bold=True, anchor="end")
+        svg.text(40, y + 14, size(1 << order), px=11, fill="ink2")
+        words = number(now[order]) if now[order] else "none" if old[order] else "·"
+        svg.text(at + 6, y + 14, words, px=11, bold=bool(now[order] or old[order]), halo=True,
+                 fill="ink" if now[order] else "bad" if old[order] else "ink2")  # fmt: skip
+        if old[order] > most:
+            y += 14
+            svg.text(left + 6, y + 14, f"before: {number(old[order])}", px=11, fill="ink2")
+        y += 24
+    svg.line(left, top, left, y, "line")
+    for mt in _types(zone):
+        y += 18
+        _stack(svg, 14, y - 6, 13, 13, mt)
+        blocks = sum(_count(zone, order, mt) for order in ORDERS)
+        svg.text(34, y + 5, f"{MIGRATE_NAMES[mt]}: {plural(blocks, 'block')}", px=11)
+    return y + 4

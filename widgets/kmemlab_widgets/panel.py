@@ -21,6 +21,14 @@ from kmemlab_widgets.theme import css, esc
 __all__ = ["HtmlPanel", "Panel", "View", "refresh_all"]
 
 log = logging.getLogger("kmemlab_widgets")
+# A drawing brings its own paper and ink, so high-contrast themes leave it alone; the twin takes theirs.
+_STYLE = (
+    ".kml{container-type:inline-size;background:var(--kml-paper);color:var(--kml-ink)}"
+    ".kml .narrow{display:none}"
+    "@container (max-width:560px){.kml .wide{display:none}.kml .narrow{display:block}}"
+    ".kml .twin{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:pre-line}"
+    "@media (forced-colors:active){.kml svg{forced-color-adjust:none}}"
+)
 _live: weakref.WeakSet[Any] = weakref.WeakSet()
 _hooked: list[bool] = []
 
@@ -47,12 +55,21 @@ class Panel:
         self._snapshot = source if isinstance(source, Snapshot) else None
         if self.machine is not None and not hasattr(source, "snapshot"):
             raise TypeError(f"{type(self).__name__} wants a Machine or a Snapshot, not {source!r}")
-        self._seen = None if self.machine is None else (source.calls, source.cpu)
+        self._seen: tuple[int, int] | None = None
         self._last: View | None = None
+        self._away = False
         self.refresh()
         if self.machine is not None and follow:
+            self._view_count = 0  # from now on the browser counts how often the panel is displayed
+            self.observe(self._viewed, "_view_count")
             _live.add(self)
             _hook()
+
+    def _viewed(self, change: Any) -> None:
+        """A panel whose last display was cleared (its cell was run again) rests until it is displayed again."""
+        self._away = not change.new
+        if not self._away:
+            refresh_all(self.machine)
 
     def snapshot(self) -> Snapshot:
         """The moment that is shown."""
@@ -68,18 +85,20 @@ class Panel:
 
     def refresh(self) -> None:
         """Draw the machine as it is now."""
-        snapshot: Snapshot | None = None
+        if self.machine is not None:
+            self._seen = (self.machine.calls, self.machine.cpu)
         try:
             snapshot = self.snapshot()
             view = self.view(snapshot)
+            self.show(view, snapshot)
         except Exception as error:
             log.exception("%s could not draw", type(self).__name__)
             view = self._failed(error)
+            self.show(view, None)
         self._last = view
-        self.show(view, snapshot)
 
     def _failed(self, error: Exception) -> View:
-        headline = self._last.headline if getattr(self, "_last", None) else self.title
+        headline = self._last.headline if self._last else self.title
         text = f"panel error: {type(error).__name__}: {error}; the machine is not affected. m.snapshot() still works."
         box = (
             '<div style="border-left:4px solid var(--kml-bad);background:var(--kml-badbg);color:var(--kml-ink);'
@@ -88,8 +107,13 @@ class Panel:
         return View(headline, f"{headline}\n{text}", box, box)
 
     def close_panel(self) -> None:
-        """Stop following the machine."""
+        """Stop following the machine; the last drawing stays."""
         _live.discard(self)
+
+    def close(self) -> None:
+        """Stop following the machine and go."""
+        self.close_panel()
+        super().close()  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return self._last.twin if self._last else self.title
@@ -115,25 +139,23 @@ class HtmlPanel(Panel, ipywidgets.HTML):  # type: ignore[misc]
 
     def show(self, view: View, snapshot: Snapshot | None) -> None:
         """Write both drawings and the text twin into the widget."""
+        twin = f"kml-twin-{self.model_id}"
+        wide, narrow = (
+            svg.replace('role="img"', f'role="img" aria-describedby="{twin}"', 1) for svg in (view.wide, view.narrow)
+        )
         self.value = (
-            f"<style>{css()}"
-            ".kml{container-type:inline-size;background:var(--kml-paper);color:var(--kml-ink)}"
-            ".kml .narrow{display:none}"
-            "@container (max-width:560px){.kml .wide{display:none}.kml .narrow{display:block}}"
-            ".kml .twin{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}</style>"
-            f'<div class="kml" tabindex="0"><div class="wide">{view.wide}</div>'
-            f'<div class="narrow">{view.narrow}</div><div class="twin">{esc(view.twin)}</div></div>'
+            f"<style>{css()}{_STYLE}</style>"
+            f'<div class="kml"><div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
+            f'<div class="twin" id="{twin}">{esc(view.twin)}</div></div>'
         )
 
 
 def refresh_all(machine: Any = None) -> None:
     """Redraw every panel that follows ``machine`` (or any machine) and has something new to show."""
     for panel in list(_live):
-        if machine is None or panel.machine is machine:
-            mark = (panel.machine.calls, panel.machine.cpu)
-            if mark != panel._seen:
-                panel._seen = mark
-                panel.refresh()
+        stale = (panel.machine.calls, panel.machine.cpu) != panel._seen
+        if stale and not panel._away and (machine is None or panel.machine is machine):
+            panel.refresh()
 
 
 def _hook() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import zlib
 
 from kmemlab_widgets.theme import LIGHT, esc
 
@@ -11,6 +12,16 @@ __all__ = ["SANS", "Svg", "data_uri", "fit", "flat", "text_width"]
 
 SANS = "var(--jp-ui-font-family, system-ui), system-ui, 'DejaVu Sans', sans-serif"
 MONO = "var(--jp-code-font-family, ui-monospace), ui-monospace, 'DejaVu Sans Mono', monospace"
+
+# A token's second cue, in a cell of 6 x 6: upright lines, dots, diagonals, level lines.
+SHAPES = {
+    "unmov": '<path d="M2 0V6"/>',
+    "mov": '<circle cx="3" cy="3" r="1.1" stroke="none"/>',
+    "recl": '<path d="M-1 1L1 -1M0 6L6 0M5 7L7 5"/>',
+    "high": '<path d="M0 3H6"/>',
+    "resv": '<path d="M-1 1L1 -1M0 6L6 0M5 7L7 5"/>',
+    "bad": '<path d="M-1 1L1 -1M0 6L6 0M5 7L7 5"/>',
+}
 
 
 class Svg:
@@ -21,6 +32,7 @@ class Svg:
         self.height = 0.0
         self.label = label
         self.parts: list[str] = []
+        self.patterns: dict[str, str] = {}
 
     def grow(self, bottom: float) -> None:
         """Make sure the drawing reaches down to ``bottom``."""
@@ -60,10 +72,42 @@ class Svg:
         self.parts.append(f'<text x="{x:g}" y="{y:g}"{place}{look} fill="{_paint(fill)}">{esc(words)}</text>')
         self.grow(y + px * 0.35)
 
+    def heading(self, headline: str, sub: str, *, left: float = 14) -> float:
+        """Write the two lines every drawing begins with; returns where the drawing goes on."""
+        y = 20.0
+        for line in fit(headline, 16, self.width - left - 14, bold=True):
+            self.text(left, y, line, px=16, bold=True)
+            y += 20
+        for line in fit(sub, 12, self.width - left - 14):
+            self.text(left, y, line, fill="ink2")
+            y += 16
+        return y
+
     def circle(self, x: float, y: float, r: float, fill: str) -> None:
         """A filled circle."""
         self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="{_paint(fill)}"/>')
         self.grow(y + r)
+
+    def path(self, d: str, *, fill: str = "none", stroke: str = "", sw: float = 1.0) -> None:
+        """A path; make room for it with ``grow``."""
+        paint = f' stroke="{_paint(stroke)}" stroke-width="{sw:g}"' if stroke else ""
+        self.parts.append(f'<path d="{d}" fill="{_paint(fill)}"{paint}/>')
+
+    def pattern(self, token: str) -> str:
+        """The second cue of a token, to be used as a fill: lines, dots or a hatch in its colour."""
+        if token not in self.patterns:
+            # Two drawings in one page may not share an id: a pattern inside a hidden drawing is not painted.
+            self.patterns[token] = f"kml-{token}_{self.width}_{zlib.crc32(self.label.encode()):x}"
+        return f"url(#{self.patterns[token]})"
+
+    def _defs(self) -> str:
+        if not self.patterns:
+            return ""
+        return "<defs>" + "".join(
+            f'<pattern id="{name}" width="6" height="6" patternUnits="userSpaceOnUse" stroke="{_paint(token)}" '
+            f'fill="{_paint(token)}" stroke-width="1">{SHAPES[token]}</pattern>'
+            for token, name in self.patterns.items()
+        ) + "</defs>"  # fmt: skip
 
     def raw(self, markup: str) -> None:
         """Markup written elsewhere (already escaped)."""
@@ -75,6 +119,7 @@ class Svg:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {height}" width="{self.width}" '
             f'height="{height}" role="img" aria-label="{esc(self.label)}" '
             f'style="max-width:100%;display:block;font-family:{esc(SANS)};font-variant-numeric:tabular-nums">'
+            f"{self._defs()}"
             f'<rect width="{self.width}" height="{height}" fill="{_paint("paper")}"/>{"".join(self.parts)}</svg>'
         )
 
