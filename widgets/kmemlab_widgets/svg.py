@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 import zlib
 
@@ -156,6 +157,27 @@ def flat(svg: str) -> str:
     return re.sub(r"var\(--jp-[\w-]+, ([\w-]+)\)", r"\1", svg)
 
 
+def _short(svg: str) -> str:
+    """The same drawing with looks that many texts share written once, as classes: a third less to store."""
+    looks: dict[str, str] = {}
+
+    def named(match: re.Match[str]) -> str:
+        look = match[2].strip()
+        name = looks.setdefault(look, f"t{len(looks)}")
+        return f'<text{match[1]} class="{name}">'
+
+    svg = re.sub(r'<text((?: [xy]="[^"]*")+)((?: [a-z-]+="[^"]*")+)>', named, svg)
+    rules = ""
+    for look, name in looks.items():
+        pairs = re.findall(r'([a-z-]+)="([^"]*)"', look)
+        rules += f".{name}{{{';'.join(_css(*pair) for pair in pairs)}}}"
+    return re.sub(r">", f"><style>{rules}</style>", svg, count=1)
+
+
+def _css(name: str, value: str) -> str:
+    return f"{name}:{value}px" if name == "font-size" else f"{name}:{html.unescape(value)}"
+
+
 def data_uri(svg: str) -> str:
     """The drawing as a data URI for an ``<img>``."""
-    return "data:image/svg+xml;base64," + base64.b64encode(flat(svg).encode()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(_short(flat(svg)).encode()).decode()
