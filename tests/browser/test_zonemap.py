@@ -61,12 +61,12 @@ def corner(panel: ZoneMap, pfn: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("light", "theme"), [(True, LIGHT), (False, DARK)], ids=["light", "dark"])
-@pytest.mark.parametrize("width", ["wide", "mid", "narrow"])
+@pytest.mark.parametrize("width", ["wide", "broad", "mid", "narrow"])
 def test_pages_have_their_states_colour(
     open_map: Any, panel: ZoneMap, light: bool, theme: dict[str, str], width: str
 ) -> None:
     """A free frame is light, a taken one dark, in both themes and at each width; nothing sticks out."""
-    wide = {"wide": 868, "mid": 700, "narrow": 358}[width]
+    wide = {"wide": 868, "broad": 800, "mid": 700, "narrow": 358}[width]
     page = open_map(light=light, width=wide)
     assert colour_at(page, *middle(panel, 1500, width)) == theme["free"]
     assert colour_at(page, *middle(panel, 295, width)) == theme["unmov"]

@@ -81,9 +81,12 @@ def decoded(svg: str) -> list[tuple[int, int, list[list[str]]]]:
             at += 12 + length
         width, height = (int.from_bytes(chunks[b"IHDR"][i : i + 4], "big") for i in (0, 4))
         raw, palette = zlib.decompress(chunks[b"IDAT"]), chunks[b"PLTE"]
-        assert len(raw) == height * (width + 1)
+        assert chunks[b"IHDR"][8] == 4  # two pixels a byte
+        stride = -(-width // 2) + 1
+        assert len(raw) == height * stride
         colours = ["#" + palette[i : i + 3].hex().upper() for i in range(0, len(palette), 3)]
-        rows = [raw[i * (width + 1) + 1 : (i + 1) * (width + 1)] for i in range(height)]
+        pairs = [raw[i * stride + 1 : (i + 1) * stride] for i in range(height)]
+        rows = [[half for pair in row for half in (pair >> 4, pair & 15)][:width] for row in pairs]
         found.append((int(x), int(y), [[colours[c] for c in row] for row in rows]))
     return found
 
@@ -97,7 +100,7 @@ def test_tiles_have_every_page_once(m: Machine) -> None:
     assert shown == len(zone.pages.replace(b"\0", b""))
 
 
-@pytest.mark.parametrize(("width", "most"), [(868, 12), (560, 7), (358, 4)])
+@pytest.mark.parametrize(("width", "most"), [(868, 12), (730, 10), (560, 7), (358, 4)])
 def test_no_tile_sticks_out(m: Machine, width: int, most: int) -> None:
     """A full row ends inside the drawing, at every width."""
     layout = lay_out(m.snapshot().zones, width, 0)
@@ -106,7 +109,7 @@ def test_no_tile_sticks_out(m: Machine, width: int, most: int) -> None:
     assert max(tile.x for tile in layout.tiles) + 32 * layout.px <= width
 
 
-@pytest.mark.parametrize(("width", "px"), [(868, 6), (560, 3), (358, 2)])
+@pytest.mark.parametrize(("width", "px"), [(868, 6), (730, 5), (560, 3), (358, 2)])
 def test_the_yard_alone_is_drawn_large(m: Machine, width: int, px: int) -> None:
     """Zone DMA has four tiles: they fill the width, in one row."""
     layout = lay_out((m.snapshot().zone("DMA"),), width, 0)

@@ -19,14 +19,14 @@ from kmemlab.story import Story
 from kmemlab_widgets.panel import Panel, View
 from kmemlab_widgets.svg import Svg
 from kmemlab_widgets.theme import LETTERS, STATE_NAMES, STATE_TOKENS, css, number, plural, size
-from kmemlab_widgets.zonemap_draw import PATTERN_FROM, draw, heading
-from kmemlab_widgets.zonemap_layout import lay_out
+from kmemlab_widgets.zonemap_draw import PATTERN_FROM, draw
+from kmemlab_widgets.zonemap_layout import INSET, lay_out
 
 __all__ = ["Marks", "Moment", "ZoneMap", "describe", "marks_of"]
 
 log = logging.getLogger("kmemlab_widgets")
 STATIC = Path(__file__).parent / "static"
-WIDTHS = {"wide": 868, "mid": 560, "narrow": 358}
+WIDTHS = {"wide": 868, "broad": 730, "mid": 560, "narrow": 358}  # the browser takes the widest that fits
 _STATE = bytes(i & 15 for i in range(256))
 
 Marks = dict[str, Any]
@@ -85,7 +85,8 @@ class ZoneMap(Panel, anywidget.AnyWidget):
 
         def picture(width: int) -> str:
             svg = Svg(width, headline)
-            layout = lay_out(zones, width, heading(svg, headline, sub), marks["failed"], told)
+            top = svg.heading(headline, sub, left=INSET) - 10
+            layout = lay_out(zones, width, top, marks["failed"], told)
             return draw(svg, zones, layout, marks, _legend(zones), _key(zones, marks))
 
         return Moment(headline, twin, picture)

@@ -11,15 +11,16 @@ from operator import itemgetter
 from typing import Any
 
 from kmemlab.snapshot import FREE, MOVABLE, PCP, RECLAIMABLE, RESERVED, SLAB, ZoneSnapshot
-from kmemlab_widgets.svg import Svg, fit, text_width
+from kmemlab_widgets.svg import Svg, text_width
 from kmemlab_widgets.theme import LIGHT, STATE_TOKENS
-from kmemlab_widgets.zonemap_layout import SIDE, TILE, Layout, Tile, block_rect, morton, tile_bytes
+from kmemlab_widgets.zonemap_layout import INSET, SIDE, TILE, Layout, Tile, block_rect, morton, tile_bytes
 
-__all__ = ["PATTERN_FROM", "draw", "heading", "least_order", "pixels", "png_indexed"]
+__all__ = ["PATTERN_FROM", "draw", "least_order", "pixels", "png_indexed"]
 
 PATTERN_FROM = 6  # px a page from which the kinds of allocated memory have a pattern as well
 _IN_ROWS = itemgetter(*sorted(range(TILE), key=lambda i: morton(i)[::-1]))
 _STATE = bytes(i & 15 for i in range(256))
+_HIGH = bytes((i & 15) << 4 for i in range(256))
 _LINE = len(STATE_TOKENS)  # palette entry of the outlines
 _PATTERNED = {MOVABLE: _LINE + 1, RECLAIMABLE: _LINE + 2, SLAB: _LINE + 3}
 
@@ -80,30 +81,25 @@ def pixels(states: bytes, px: int, blocks: Sequence[tuple[int, int]] = ()) -> li
     return rows
 
 
+def _packed(row: bytes) -> bytes:
+    """Two pixels a byte: half the bytes to squeeze, and a third less when squeezed."""
+    high, low = bytes(row[::2]).translate(_HIGH), bytes(row[1::2])
+    low += b"\0" * (len(high) - len(low))
+    return (int.from_bytes(high, "big") | int.from_bytes(low, "big")).to_bytes(len(high), "big")
+
+
 def png_indexed(rows: Sequence[bytes], palette: Sequence[str], clear: int | None = None) -> bytes:
-    """A palette PNG of rows of equal length, one byte a pixel, colours as ``#RRGGBB``; ``clear`` is transparent."""
+    """A PNG of rows of equal length, a byte a pixel that names one of at most 16 colours; ``clear`` is transparent."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 3, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 4, 3, 0, 0, 0)
     parts = [chunk(b"IHDR", header), chunk(b"PLTE", b"".join(bytes.fromhex(colour[1:]) for colour in palette))]
     if clear is not None:
         parts.append(chunk(b"tRNS", b"\xff" * clear + b"\0"))
-    parts.append(chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows), 9)))
+    parts.append(chunk(b"IDAT", zlib.compress(b"".join(b"\0" + _packed(row) for row in rows), 9)))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
-
-
-def heading(svg: Svg, headline: str, sub: str) -> float:
-    """Write the finding and the second line; returns where the map may begin."""
-    y = 18.0
-    for line in fit(headline, 16, svg.width - 8, bold=True):
-        svg.text(0, y, line, px=16, bold=True)
-        y += 20
-    for line in fit(sub, 12, svg.width - 8):
-        svg.text(0, y - 2, line, fill="ink2")
-        y += 16
-    return y - 6
 
 
 def draw(
@@ -184,11 +180,11 @@ def _draw_marks(svg: Svg, layout: Layout, marks: Mapping[str, Any]) -> None:
 
 def _draw_legend(svg: Svg, legend: Sequence[Sequence[Any]], key: Sequence[tuple[str, str]], y: float) -> None:
     """Only what is in the picture."""
-    x, y = 0.0, y + 14
+    x, y = float(INSET), y + 14
     for kind, words in [*((state, name) for state, name, *_ in legend), *key]:
         wide = text_width(words, 12) + 34
-        if x and x + wide > svg.width:
-            x, y = 0.0, y + 20
+        if x > INSET and x + wide > svg.width:
+            x, y = float(INSET), y + 20
         _swatch(svg, kind, x, y - 10)
         svg.text(x + 18, y, words)
         x += wide

@@ -15,10 +15,25 @@ from kmemlab.snapshot import RESERVED, ZoneSnapshot
 from kmemlab_widgets.svg import fit, text_width
 from kmemlab_widgets.theme import number, plural, size
 
-__all__ = ["SIDE", "TILE", "Bar", "Layout", "Rect", "Tile", "Words", "block_rect", "lay_out", "morton", "tile_bytes"]
+__all__ = [
+    "INSET",
+    "LEFT",
+    "SIDE",
+    "TILE",
+    "Bar",
+    "Layout",
+    "Rect",
+    "Tile",
+    "Words",
+    "block_rect",
+    "lay_out",
+    "morton",
+    "tile_bytes",
+]
 
 TILE = 1024
 SIDE = 32
+INSET = 4  # where words begin: the focus frame is drawn inside the map, a notebook's output clips what is outside
 LEFT = 54  # room for "+48 MiB" left of the tiles
 BAND = 16  # height of a folded row
 BARS = {0: ("unmov", ""), 2: ("recl", "4 2"), 3: ("high", "1 2"), 4: ("resv", "")}  # by pageblock type
@@ -185,26 +200,26 @@ def lay_out(
             y = _gap(layout, zone, zones[i + 1], y)
         y += 10
     if not side:
-        y = _story(layout, story, 0, y)
+        y = _story(layout, story, INSET, y)
     layout.height = y - 4
     return layout
 
 
 def _head(layout: Layout, zone: ZoneSnapshot, y: float, said: str, width: float) -> float:
     """The zone's name and free pages, beside it where there is room; and why it refused, if it did."""
-    layout.words.append(Words(0, y + 14, zone.name, 13, "ink", True))
-    note, x = _note(zone), max(LEFT, round(text_width(zone.name, 13, bold=True)) + 10)
+    layout.words.append(Words(INSET, y + 14, zone.name, 13, "ink", True))
+    note, x = _note(zone), max(LEFT, INSET + round(text_width(zone.name, 13, bold=True)) + 10)
     if x + text_width(note, 12) > width:
-        x, y = 0, y + 16
+        x, y = INSET, y + 16
     for line in fit(note, 12, width - x):
         layout.words.append(Words(x, y + 14, line))
         y += 16
     if said:
-        lines = fit(f"✕ {zone.name} said no: {said}", 12, width - 20, bold=True)
-        layout.rects.append(Rect(0, y + 5, width, 16 * len(lines) + 6, "badbg"))
-        layout.rects.append(Rect(0, y + 5, 4, 16 * len(lines) + 6, "bad"))
+        lines = fit(f"✕ {zone.name} said no: {said}", 12, width - 28, bold=True)
+        layout.rects.append(Rect(INSET, y + 5, width - INSET - 2, 16 * len(lines) + 6, "badbg"))
+        layout.rects.append(Rect(INSET, y + 5, 4, 16 * len(lines) + 6, "bad"))
         for line in lines:
-            layout.words.append(Words(12, y + 19, line, 12, "bad", True))
+            layout.words.append(Words(INSET + 12, y + 19, line, 12, "bad", True))
             y += 16
         y += 8
     return y + 6

@@ -63,7 +63,9 @@ class ZoneMap extends Ground {
       lists.add(`${order} ${mt}`);
     }
     this.types = new Map(this.meta.types);
-    this.head.textContent = this.meta.headline;
+    // A mask is one long word: it may break behind each |.
+    const words = this.meta.headline.split(/(?<=\|)/);
+    this.head.replaceChildren(...words.flatMap((word) => [word, el("wbr")]));
     this.sub.textContent = this.meta.sub;
     this.twin.textContent = this.meta.twin;
     this.canvas.setAttribute("aria-label", this.meta.headline);
@@ -71,10 +73,11 @@ class ZoneMap extends Ground {
     this.draw();
   }
 
+  // The widest that fits.
   get layout() {
-    const wide = this.root.clientWidth || 868;
-    const { wide: full, mid, narrow } = this.meta.layouts;
-    return wide >= full.width ? full : wide >= mid.width ? mid : narrow;
+    const layouts = Object.values(this.meta.layouts);
+    const wide = this.root.clientWidth || Infinity;
+    return layouts.find((layout) => layout.width <= wide) ?? layouts[layouts.length - 1];
   }
 
   // --- drawing --------------------------------------------------------------------------------------
@@ -354,9 +357,17 @@ class ZoneMap extends Ground {
     const block = Math.floor(pfn / 512) * 512;
     this.pinned = this.pinned === block ? null : block;
     this.drawZoom();
+    if (this.pinned !== null) this.zoom.scrollIntoView({ block: "nearest" });
+  }
+
+  // Out of the panel, to the notebook's cell where there is one.
+  leave() {
+    document.activeElement?.blur();
+    this.root.closest(".jp-Cell, .jp-Notebook")?.focus();
   }
 
   legendKey(event) {
+    if (event.key === "Escape") this.leave();
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     const buttons = [...this.legend.querySelectorAll("button")];
     const i = buttons.indexOf(event.target);
@@ -372,7 +383,7 @@ class ZoneMap extends Ground {
     if (!tiles.length) return false;
     const { key } = event;
     if (key === "Escape") {
-      if (this.tip.hidden && this.pinned === null) this.canvas.blur();
+      if (this.tip.hidden && this.pinned === null) this.leave();
       this.pinned = null;
       this.hide();
       this.drawZoom();
