@@ -61,6 +61,14 @@ def _row_box(svg: Svg, step: Step, y: float, height: float) -> None:
     svg.rect(14, y, 4, height, edge)
 
 
+def _name_lines(name: str) -> list[str]:
+    """A function's name for the left column; the longest ones are broken behind an underscore."""
+    if len(name) <= 23:
+        return [name]
+    cut = name.rfind("_", 0, 23) + 1 or 23
+    return [name[:cut], *_name_lines(name[cut:])]
+
+
 def _sentence(svg: Svg, x: float, y: float, say: list[str], why: list[str]) -> None:
     for line in say:
         svg.text(x, y, line, px=13, bold=True)
@@ -77,11 +85,12 @@ def _wide_row(svg: Svg, step: Step, y: float, dots: list[tuple[float, float, Ste
     room = (right - 16 if picture else svg.width - 110) - x
     say, why = fit(_MARK[step.verdict] + step.say, 13, room, bold=True), fit(step.why, 12, room)
     words = 17 * len(say) + 15 * len(why)
-    height = max(words + 22, 58, _picture_height(step) + 16)
+    where = [*_name_lines(step.function), step.file]
+    height = max(words + 22, 30 + 14 * len(where), _picture_height(step) + 16)
     _row_box(svg, step, y, height)
     svg.text(28, y + 20, step.floor, px=13, mono=True, bold=True)
-    svg.text(28, y + 35, step.function, px=11, mono=True, fill="ink2")
-    svg.text(28, y + 49, step.file, px=11, mono=True, fill="ink2")
+    for i, line in enumerate(where):
+        svg.text(28, y + 35 + 14 * i, line, px=11, mono=True, fill="ink2")
     top = y + (height - words) / 2 + 12
     _sentence(svg, x, top, say, why)
     dots.append((190, top - 4, step))

@@ -139,9 +139,9 @@ def text_width(words: str, px: float, *, mono: bool = False, bold: bool = False)
 
 
 def fit(words: str, px: float, width: float, *, bold: bool = False, mono: bool = False) -> list[str]:
-    """Break a text into lines that fit ``width``: between words, and behind the ``|`` of a mask."""
+    """Break a text into lines that fit ``width``: between words, behind the ``|`` of a mask and the ``(`` of a call."""
     lines, line = [], ""
-    for word in words.replace("|", "|\u200b ").split():
+    for word in re.sub(r"(\||(?<=\w)\()", "\\1\u200b ", words).split():
         trial = (line.removesuffix("\u200b") if line.endswith("\u200b") else f"{line} ".lstrip()) + word
         if line and text_width(trial, px, bold=bold, mono=mono) > width:
             lines.append(line)
