@@ -71,7 +71,7 @@ DARK = {
     "slab": "#A04FA0",
     "unmov": "#BE3612",
     "resv": "#707A84",
-    "lost": "#ECEFF2",
+    "lost": "#D0386B",
     "taken": "#414A53",
     "high": "#8070D0",
     "accent": "#6BBDF0",
