@@ -86,7 +86,7 @@ def headline(zone: ZoneSnapshot) -> str:
 def second_line(snapshot: Snapshot, zone: ZoneSnapshot, before: ZoneSnapshot | None, calls: int) -> str:
     """Which machine, which moment, which unit; and what the outline is."""
     where = snapshot.label + (", recorded from Linux 6.1" if snapshot.recorded else "")
-    sub = f"{where} · call {number(snapshot.calls)} · pages free by order and migratetype"
+    sub = f"{where} · call {number(snapshot.calls)} · pages free, by block order and migratetype"
     if before is not None:
         pages = _pages(before)
         top = max(ORDERS, key=pages.__getitem__)
