@@ -213,7 +213,7 @@ class Machine:
         m = cls.__new__(cls)
         memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
         zones, empty = zones_from_state(recording, state, memmap)
-        profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in zones) else LINUX_6_1
+        profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in (*zones, *empty)) else LINUX_6_1
         if unknown := {zone.name for zone in zones} - set(profile.zone_names):
             raise ValueError(f"{recording.path}: {state}: no zone {', '.join(sorted(unknown))} in {profile.name}")
         m._start(profile, zones, empty, recording.name, len(zones[0].pcps), without)

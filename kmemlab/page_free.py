@@ -28,7 +28,11 @@ def __free_pages(m: Machine, page: Page, order: int = 0) -> None:
 
     Kernel: __free_pages, mm/page_alloc.c. Errors: see ``m.check()``, which names what a wrong call did.
     """
-    if page.order != order or page.refcount != 1 or m.careful:
+    try:
+        unusual = page.order != order or page.refcount != 1 or m.careful
+    except AttributeError:
+        unusual = True  # no page at all
+    if unusual:
         return _free_carefully(m, page, order)
     page.refcount = 0
     zone = page.zone
@@ -67,6 +71,10 @@ def _free_carefully(m: Machine, page: Page, order: int) -> None:
     m.trail.clear()
     m.trail.append((events.LabFree, page.pfn, order, m.cpu))
     known = page.order
+    if 0 <= known < order:
+        m.misuse(page.pfn, order, f"handed out with order {known}, freed with order {order}: more than was given")
+    elif page.pfn & (1 << order) - 1:
+        m.misuse(page.pfn, order, f"no block of order {order} begins at pfn {page.pfn}")
     if page.refcount == 0 and "DEBUG_VM" in m.config:
         raise KernelBug(m.vm_bug_on_page(page, "page_ref_count(page) == 0"))
     page.refcount -= 1

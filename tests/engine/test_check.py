@@ -109,7 +109,7 @@ def test_the_result_in_words() -> None:
     assert not bad
     assert str(bad) == (
         "check: pages 8..9 are lost; pages 20..20 are lost; "
-        "pages 0, 1, 2, 3, 4, 5, 6, 7 ... are handed out and on a free list at once"
+        "pages 0, 1, 2, 3, 4, 5, 6, 7 ... are owned twice: handed out and on a free list, or on two lists"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -78,15 +77,6 @@ class Stage:
     @property
     def focus(self) -> str:
         return str(self.page.evaluate("document.activeElement.className + ' ' + (document.activeElement.value ?? '')"))
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api")
-    with sync.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def question(m: Any, seed: int) -> Question:
