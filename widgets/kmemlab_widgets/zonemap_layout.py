@@ -238,18 +238,44 @@ def _rows(layout: Layout, index: int, zone: ZoneSnapshot, starts: list[int], y: 
             y = _sentence(layout, f"… no memory for {size(row[0] - starts[i - 1] - TILE)} …", y)
         # Addresses up to 4 GiB; beyond, how far into the zone: "+48 MiB" says more than "4144 MiB".
         label = size(row[0]) if row[0] == base or base < 1 << 20 else f"+{size(row[0] - base)}"
-        layout.words.append(Words(LEFT - 8, y + 12, label if row[0] else "0 MiB", 11, anchor="end"))
-        if len(row) == across and not any(tile_bytes(zone, tile).translate(None, _UNUSABLE) for tile in row):
+        label = label if row[0] else "0 MiB"
+        if folded := _fold(zone, starts[i:], across):
+            row, wide = folded, across * layout.pitch - 2 * px
             text = f"{plural(len(row), 'whole tile')} reserved at boot ({size(len(row) * TILE)})"
-            wide = len(row) * layout.pitch - 2 * px
+            if not _label(layout, label, y, 14):
+                text = f"at {label}: {text}"
             layout.rects.append(Rect(LEFT, y, wide, BAND, "hatch"))
             layout.words.append(Words(LEFT + wide / 2, y + 12, text, 11, anchor="middle"))
             y += BAND + 6
         else:
+            _label(layout, label, y, SIDE * px)
             _tiles(layout, index, zone, row, round(y))
             y += max(SIDE * px, 14) + (8 if px > 2 else 6)
         i += len(row)
     return y
+
+
+def _fold(zone: ZoneSnapshot, tiles: list[int], across: int) -> list[int]:
+    """The whole rows that these tiles begin with and nobody can use."""
+    out: list[int] = []
+    while len(row := tiles[len(out) : len(out) + across]) == across:
+        first = out[-1] + TILE if out else row[0]
+        if row != list(range(first, first + across * TILE, TILE)):
+            break
+        if any(tile_bytes(zone, tile).translate(None, _UNUSABLE) for tile in row):
+            break
+        out += row
+    return out
+
+
+def _label(layout: Layout, label: str, y: float, tall: int) -> bool:
+    """An address left of its row: in two lines if it is long; False if there is no room for them."""
+    lines = [label] if text_width(label, 11) <= LEFT - 8 else label.split(" ")
+    if 14 * len(lines) > tall:
+        return False
+    for k, line in enumerate(lines):
+        layout.words.append(Words(LEFT - 8, y + 12 + 13 * k, line, 11, anchor="end"))
+    return True
 
 
 def _tiles(layout: Layout, index: int, zone: ZoneSnapshot, row: list[int], y: int) -> None:
@@ -270,7 +296,8 @@ def _sentence(layout: Layout, text: str, y: float) -> float:
 
 def _gap(layout: Layout, zone: ZoneSnapshot, above: ZoneSnapshot, y: float) -> float:
     """Zones that do not touch: say what lies between."""
-    end = zone.start_pfn + zone.spanned
+    # Not start + spanned: on a PC zone DMA32 spans up to 4 GiB, however little memory there is.
+    end = max((first + pages for first, pages in zone.spans), default=zone.start_pfn + zone.spanned)
     if above.start_pfn - end < TILE:
         return y
     return _sentence(layout, f"… no memory from {size(end)} to {size(above.start_pfn)} …", y)
