@@ -15,7 +15,12 @@ from kmemlab.ftrace import replay, trace_beside
 from kmemlab.recording import load_recording
 from tests.engine.calls import free_all, random_calls, state
 
-REAL = sorted((Path(__file__).resolve().parent.parent / "kernel" / "recordings" / "real").glob("*.snap.json.gz"))
+ROOT = Path(__file__).resolve().parents[2]
+REAL = sorted(
+    path
+    for folder in ("tests/kernel/recordings/real", "lessons/recordings")
+    for path in (ROOT / folder).glob("real-*.snap.json.gz")
+)
 SHAPES = {"64M": {"memory": "64M", "cpus": 2}, "5G": {"memory": "5G"}, "16M": {"memory": "16M", "cpus": 3}}
 CLASSES = [c for c in vars(events).values() if inspect.isclass(c) and issubclass(c, events.Event)]
 

@@ -15,7 +15,7 @@ from kmemlab import GFP_HIGHUSER_MOVABLE, Machine, RecordingError, conform
 from kmemlab.ftrace import TraceLine, parse_trace, replay, trace_beside
 from kmemlab.recording import load_recording
 
-REAL = Path(__file__).resolve().parent.parent / "kernel" / "recordings" / "real"
+REAL = Path(__file__).resolve().parents[2] / "lessons" / "recordings"
 FIND = REAL / "real-find-256M.snap.json.gz"
 TRACE = gzip.decompress((REAL / "real-find-256M.trace.txt.gz").read_bytes()).decode()
 HEAD = "          insmod-87      [000] .....     2.091996: "

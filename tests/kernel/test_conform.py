@@ -14,8 +14,9 @@ from kmemlab.conform import Conformance, compare_states
 
 HERE = Path(__file__).resolve().parent
 BUDDY = sorted((HERE / "recordings" / "buddy").glob("*.json.gz"))
-LESSONS = sorted((HERE.parent.parent / "lessons" / "recordings").glob("*.json.gz"))
-REAL = sorted((HERE / "recordings" / "real").glob("*.snap.json.gz"))
+SHIPPED = sorted((HERE.parent.parent / "lessons" / "recordings").glob("*.json.gz"))
+LESSONS = [path for path in SHIPPED if not path.name.startswith("real-")]
+REAL = sorted({*SHIPPED, *(HERE / "recordings" / "real").glob("*.snap.json.gz")} - {*LESSONS})
 ALL = [*BUDDY, *LESSONS, *REAL]
 FULL = os.environ.get("KMEMLAB_STRESS") == "full"
 
