@@ -6,6 +6,7 @@ the lagging counter from mm/vmstat.c.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -99,6 +100,12 @@ class Page:
     def __repr__(self) -> str:
         return f"<page pfn {self.pfn}>"
 
+    def twin(self, zone: Zone) -> Page:
+        """The same page of another machine."""
+        page = Page(self.pfn, zone, self.refcount)
+        page.order, page.mt, page.gfp = self.order, self.mt, self.gfp
+        return page
+
 
 class MemMap(dict[int, Page]):
     """``mem_map``, built lazily: ``memmap[pfn]`` makes the Page at its first use."""
@@ -110,6 +117,20 @@ class MemMap(dict[int, Page]):
     def __missing__(self, pfn: int) -> Page:
         page = self[pfn] = self.make(pfn)
         return page
+
+    def twin(self, zones: dict[Zone, Zone], make: Callable[[int], Page], *, lazy: bool = False) -> MemMap:
+        """The same pages in the zones of another machine; if ``lazy``, each when it is first asked for."""
+        if not lazy:
+            twin = MemMap(make)
+            for pfn, page in self.items():
+                twin[pfn] = page.twin(zones[page.zone])
+            return twin
+
+        def fetch(pfn: int) -> Page:
+            page = self.get(pfn)
+            return make(pfn) if page is None else page.twin(zones[page.zone])
+
+        return MemMap(fetch)
 
 
 class PerCpuPages:
@@ -129,6 +150,14 @@ class PerCpuPages:
         self.lists: list[list[Page]] = [[] for _ in range(NR_PCP_LISTS)]
         # This CPU's part of NR_FREE_PAGES that is not yet in the zone's counter.
         self.vm_stat_diff = 0
+
+    def twin(self, memo: dict[int, Any]) -> PerCpuPages:
+        """The same counts with empty lists."""
+        twin = memo[id(self)] = PerCpuPages(self.cpu, self.high, self.batch)
+        twin.count, twin.free_factor, twin.vm_stat_diff = self.count, self.free_factor, self.vm_stat_diff
+        for pages, empty in zip(self.lists, twin.lists, strict=True):
+            memo[id(pages)] = empty
+        return twin
 
 
 def order_to_pindex(migratetype: int, order: int) -> int:
@@ -242,6 +271,21 @@ class Zone:
 
     def __repr__(self) -> str:
         return f"<zone {self.name} {self.nr_free_pages} of {self.managed} pages free>"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Zone:
+        """The zone in another machine; its per-CPU lists are left empty, for the machine to fill with its pages."""
+        twin = memo[id(self)] = Zone.__new__(Zone)
+        for name in Zone.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin.free_area = [[area.copy() for area in row] for row in self.free_area]
+        twin.free_tail = [[tail.copy() for tail in row] for row in self.free_tail]
+        twin.buddy, twin.lru = self.buddy.copy(), self.lru.copy()
+        twin.wmark, twin.lowmem_reserve = [*self.wmark], [*self.lowmem_reserve]
+        twin.pageblock_mt = copy.deepcopy(self.pageblock_mt, memo)
+        twin.pcps = [pcp.twin(memo) for pcp in self.pcps]
+        twin.pcp = twin.pcps[self.pcp.cpu] if self.pcps else PerCpuPages(0)
+        twin.trail = memo.get(id(self.trail), [])
+        return twin
 
     def free_blocks(self, order: int, migratetype: int) -> Iterator[int]:
         """First pfn of each block on one free list, head first."""

@@ -61,6 +61,7 @@ FLOORS: dict[str, float] = {
     "dmesg": 9,
     "ftrace": 9,
     "explain": 9,
+    "twin": 9,
     "machine": 10,
     "conform": 11,
     "lessons": 11,
