@@ -79,13 +79,11 @@ def _zone(m: Machine, zone: Zone) -> ZoneSnapshot:
 def _page_states(m: Machine, zone: Zone) -> bytes:
     """One byte a page over the zone's spans: its state, and for free pages the list's type above it."""
     states = bytearray(bytes([UNMOVABLE])) * zone.spanned
-    start = zone.start_pfn
+    start, end = zone.start_pfn, zone.end_pfn
 
     def paint(first: int, pages: int, state: int) -> None:
-        first -= start
-        states[max(0, first) : max(0, first + pages)] = bytes([state]) * (
-            min(first + pages, len(states)) - max(0, first)
-        )
+        low, high = max(first, start), min(first + pages, end)
+        states[low - start : high - start] = bytes([state]) * (high - low)
 
     for pfn in zone.lru:
         states[pfn - start] = MOVABLE
@@ -93,13 +91,21 @@ def _page_states(m: Machine, zone: Zone) -> bytes:
         paint(first, pages, SLAB)
     for first, pages in zone.reserved:
         paint(first, pages, RESERVED)
-    for page in list(m.memmap.values()):
+    for page in m.memmap.values():
         if page.refcount > 0 and page.order >= 0 and page.zone is zone:
-            paint(page.pfn, 1 << page.order, _OWNED[page.gfp >> 3 & 3])
+            if page.order:
+                paint(page.pfn, 1 << page.order, _OWNED[page.gfp >> 3 & 3])
+            else:
+                states[page.pfn - start] = _OWNED[page.gfp >> 3 & 3]
     for order in range(MAX_ORDER):
         for mt in range(MIGRATE_TYPES):
-            for pfn in zone.free_blocks(order, mt):
-                paint(pfn, 1 << order, FREE | mt << 4)
+            state, run = FREE | mt << 4, bytes([FREE | mt << 4]) * (1 << order)
+            if order:
+                for pfn in zone.free_blocks(order, mt):
+                    states[pfn - start : pfn - start + len(run)] = run
+            else:
+                for pfn in zone.free_blocks(0, mt):
+                    states[pfn - start] = state
     for pcp in zone.pcps:
         for pindex, listed in enumerate(pcp.lists):
             for page in listed:
