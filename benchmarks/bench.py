@@ -89,6 +89,45 @@ def run_bare(ops: list[tuple[int, int]], pages_log2: int) -> float:
     return time.process_time() - start
 
 
+def replay(name: str, rounds: int) -> None:
+    """Print the same for the calls of a recording of the real kernel, as often as makes a million."""
+    start = Machine.from_recording(name)
+    assert start.recording is not None
+    ops = start.recording.ops
+    times = -(-1_000_000 // len(ops) // rounds)
+    pages_log2 = (max(zone.end_pfn for zone in start.zones) - 1).bit_length()
+    ours, bare = [], []
+    gc.disable()
+    for _ in range(rounds):
+        machines = [(m, m.alloc_pages, m.__free_pages) for m in (start.copy() for _ in range(times))]
+        began = time.process_time()
+        for m, alloc, free in machines:
+            memmap = m.memmap
+            for op in ops:
+                if op[0]:
+                    alloc(op[1], op[2])
+                else:
+                    free(memmap[op[1]], op[2])
+        ours.append(time.process_time() - began)
+        buddies = [BareBuddy(pages_log2) for _ in range(times)]
+        began = time.process_time()
+        for buddy in buddies:
+            held: dict[int, int | None] = {}
+            for op in ops:
+                if op[0]:
+                    held[op[3]] = buddy.alloc(op[2])
+                elif (page := held.pop(op[1], None)) is not None:
+                    buddy.release(page, op[2])
+        bare.append(time.process_time() - began)
+    gc.enable()
+    us = 1e6 / (len(ops) * times)
+    ratios = [b / o for o, b in zip(ours, bare, strict=True)]
+    print(
+        f"{rounds * times * len(ops):,} calls of recording {name}: Machine {statistics.median(ours) * us:.3f} us "
+        f"a call, bare buddy {statistics.median(bare) * us:.3f} us, ratio {statistics.median(ratios):.2f}"
+    )
+
+
 def compare(name: str, ops: list[tuple[int, int]], memory: str, pages_log2: int, rounds: int) -> None:
     """Print microseconds a call of both and their ratio (1.0: as fast as the bare buddy)."""
     ours, bare = [], []
@@ -140,6 +179,7 @@ def main() -> None:
     for name, waves in (("a fair coin", False), ("in waves", True)):
         zero = script(1_000_000, pages, [0] * 19 + [1, 2, 3], 0.4, 0.6, 2, waves=waves)
         compare(f"1,000,000 calls, mostly order 0, 256 MiB, {name}", zero, "256M", 16, max(3, rounds // 2))
+    replay("256M-a-21", 5)
     print(f"Machine('linux-6.1', memory='4T'): {once(lambda: Machine('linux-6.1', memory='4T')):.2f} ms, "
           f"{boot_memory():.2f} MiB")  # fmt: skip
     code = "import time; t = time.perf_counter(); import kmemlab; print((time.perf_counter() - t) * 1000)"

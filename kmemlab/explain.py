@@ -205,7 +205,7 @@ def _pcp_hit(event: events.LabPcp, trail: tuple[Event, ...]) -> Step:
 
 
 def _refill(event: events.LabRefill, splits: list[events.LabSplit]) -> list[Step]:
-    got = _pages(len(event.pfns) << event.order)
+    got, got_any = _pages(len(event.pfns) << event.order), bool(event.pfns)
     cut = ", ".join(f"order {s.high} at {s.pfn}" for s in splits[:3]) + (" ..." if len(splits) > 3 else "")
     name = f"order {event.order} {_mt(event.migratetype)}"
     blocks = tuple(Block(pfn, event.order, "pcp") for pfn in event.pfns[1:16])
@@ -218,8 +218,9 @@ def _refill(event: events.LabRefill, splits: list[events.LabSplit]) -> list[Step
         ),
         Step(
             "buddy", "__rmqueue", FILE, f"{got} came from the free lists of {event.zone}",
-            f"split: {cut}" if splits else "no block had to be split", bool(event.pfns),
-            blocks=tuple(Block(s.pfn, s.high, "free") for s in splits[:4]), gives=got, events=tuple(splits),
+            f"split: {cut}" if splits else "no block had to be split" if got_any else "", got_any,
+            blocks=tuple(Block(s.pfn, s.high, "free") for s in splits[:4]), gives=got if got_any else "",
+            events=tuple(splits),
         ),
     ]  # fmt: skip
 

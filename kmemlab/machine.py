@@ -67,6 +67,7 @@ class Machine:
         "calls",
         "careful",
         "carried",
+        "changes",
         "config",
         "cpus",
         "empty_zones",
@@ -150,6 +151,7 @@ class Machine:
         self.zonelist = tuple(sorted(zones, key=lambda zone: -zone.idx))
         self.cpus = cpus
         self.calls = 0
+        self.changes = 0  # what else changed: settings, lists drained
         self.trail: list[tuple[Any, ...]] = []
         self.last_plan: Any = None
         self.last_page: Page | None = None
@@ -170,6 +172,7 @@ class Machine:
 
     def _settle(self) -> None:
         """Set what follows from zones, settings and switched-off rules."""
+        self.changes += 1
         off = self.without
         self.batch_scale = "batch_scale" not in off
         self.highatomic = "highatomic" not in off

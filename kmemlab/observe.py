@@ -76,6 +76,18 @@ def _zone(m: Machine, zone: Zone) -> ZoneSnapshot:
     )
 
 
+def _paint_free(zone: Zone, states: bytearray) -> None:
+    start = zone.start_pfn
+    for mt in range(MIGRATE_TYPES):
+        state = FREE | mt << 4
+        for pfn in zone.free_blocks(0, mt):
+            states[pfn - start] = state
+        for order in range(1, MAX_ORDER):
+            run = bytes([state]) * (1 << order)
+            for pfn in zone.free_blocks(order, mt):
+                states[pfn - start : pfn - start + len(run)] = run
+
+
 def _page_states(m: Machine, zone: Zone) -> bytes:
     """One byte a page over the zone's spans: its state, and for free pages the list's type above it."""
     states = bytearray(bytes([UNMOVABLE])) * zone.spanned
@@ -97,15 +109,7 @@ def _page_states(m: Machine, zone: Zone) -> bytes:
                 paint(page.pfn, 1 << page.order, _OWNED[page.gfp >> 3 & 3])
             else:
                 states[page.pfn - start] = _OWNED[page.gfp >> 3 & 3]
-    for order in range(MAX_ORDER):
-        for mt in range(MIGRATE_TYPES):
-            state, run = FREE | mt << 4, bytes([FREE | mt << 4]) * (1 << order)
-            if order:
-                for pfn in zone.free_blocks(order, mt):
-                    states[pfn - start : pfn - start + len(run)] = run
-            else:
-                for pfn in zone.free_blocks(0, mt):
-                    states[pfn - start] = state
+    _paint_free(zone, states)
     for pcp in zone.pcps:
         for pindex, listed in enumerate(pcp.lists):
             for page in listed:

@@ -116,29 +116,28 @@ def alloc_pages(m: Machine, gfp: int, order: int = 0) -> Page | Null:
     0
     """
     try:
-        plan = m.plans[order].get(gfp)
-    except (IndexError, TypeError):
-        plan = None  # no such order: the long way says so
-    if plan is not None:
-        zone = plan.zone
-        if zone.nr_free_pages > plan.need:
-            pages = plan.pages
-            if pages:
-                if not order or plan.area or plan.find_area():
-                    page: Page = pages.pop()
-                    pcp = plan.pcp
-                    pcp.count -= plan.nr
-                    if pcp.free_factor:
-                        pcp.free_factor >>= 1
-                    page.refcount = 1
-                    page.order = order
-                    page.gfp = gfp
-                    m.calls += 1
-                    m.last_plan = plan
-                    m.last_page = page
-                    return page
-            elif (got := _from_buddy(m, plan, zone)) is not None:
-                return got
+        plan = m.plans[order][gfp]
+    except (KeyError, IndexError, TypeError):
+        return __alloc_pages(m, gfp, order)  # a new request, or no such order
+    zone = plan.zone
+    if zone.nr_free_pages > plan.need:
+        pages = plan.pages
+        if pages:
+            if not order or plan.area or plan.find_area():
+                page: Page = pages.pop()
+                pcp = plan.pcp
+                pcp.count -= plan.nr
+                if pcp.free_factor:
+                    pcp.free_factor >>= 1
+                page.refcount = 1
+                page.order = order
+                page.gfp = gfp
+                m.calls += 1
+                m.last_plan = plan
+                m.last_page = page
+                return page
+        elif (got := _from_buddy(m, plan, zone)) is not None:
+            return got
     return __alloc_pages(m, gfp, order)
 
 

@@ -170,6 +170,7 @@ def put_page(m: Machine, page: Page) -> None:
 
 def drain_all_pages(m: Machine, zone: Zone | None = None) -> None:
     """Empty the per-CPU lists of every CPU, of one zone or of all. Kernel: drain_all_pages, mm/page_alloc.c."""
+    m.changes += 1
     for cpu in range(m.cpus):
         for each in m.zones if zone is None else (zone,):
             drain_pages(each, each.pcps[cpu])

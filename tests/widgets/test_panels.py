@@ -102,6 +102,19 @@ def test_follows_the_machine_once(m: Machine) -> None:
     assert len(drawn) == 1
 
 
+def test_follows_what_is_no_call(m: Machine) -> None:
+    """A setting written and lists drained are shown as well."""
+    panel = FreeLists(m, zone="DMA32")
+    drawn = []
+    panel.show = lambda view, snapshot: drawn.append(view)
+    m.sysctl("vm.min_free_kbytes", 4096)
+    refresh_all()
+    m.drain_all_pages()
+    refresh_all()
+    refresh_all()
+    assert len(drawn) == 2
+
+
 def test_a_snapshot_is_not_followed(m: Machine) -> None:
     """A frozen moment stays what it is."""
     panel = FreeLists(m.snapshot(), zone="DMA")

@@ -55,7 +55,7 @@ class Panel:
         self._snapshot = source if isinstance(source, Snapshot) else None
         if self.machine is not None and not hasattr(source, "snapshot"):
             raise TypeError(f"{type(self).__name__} wants a Machine or a Snapshot, not {source!r}")
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._last: View | None = None
         self._away = False
         self.refresh()
@@ -86,7 +86,7 @@ class Panel:
     def refresh(self) -> None:
         """Draw the machine as it is now."""
         if self.machine is not None:
-            self._seen = (self.machine.calls, self.machine.cpu)
+            self._seen = _state_of(self.machine)
         try:
             snapshot = self.snapshot()
             view = self.view(snapshot)
@@ -150,10 +150,15 @@ class HtmlPanel(Panel, ipywidgets.HTML):  # type: ignore[misc]
         )
 
 
+def _state_of(machine: Any) -> tuple[int, int, int]:
+    """What is different whenever the machine has something new to show."""
+    return machine.calls, machine.changes, machine.cpu
+
+
 def refresh_all(machine: Any = None) -> None:
     """Redraw every panel that follows ``machine`` (or any machine) and has something new to show."""
     for panel in list(_live):
-        stale = (panel.machine.calls, panel.machine.cpu) != panel._seen
+        stale = _state_of(panel.machine) != panel._seen
         if stale and not panel._away and (machine is None or panel.machine is machine):
             panel.refresh()
 
