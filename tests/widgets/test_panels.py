@@ -102,6 +102,14 @@ def test_follows_the_machine_once(m: Machine) -> None:
     assert len(drawn) == 1
 
 
+def test_is_up_to_date_when_displayed(m: Machine) -> None:
+    """A panel that the cell made before its calls shows what came of them."""
+    panel = FreeLists(m, zone="DMA")
+    m.alloc_pages(GFP_DMA, 10)
+    data, _ = panel._repr_mimebundle_()
+    assert "2,784 pages free (before 3,808)" in data["text/plain"]
+
+
 def test_follows_what_is_no_call(m: Machine) -> None:
     """A setting written and lists drained are shown as well."""
     panel = FreeLists(m, zone="DMA32")

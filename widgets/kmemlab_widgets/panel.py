@@ -119,6 +119,8 @@ class Panel:
         return self._last.twin if self._last else self.title
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        if self in _live and _state_of(self.machine) != self._seen:
+            self.refresh()  # made earlier in the cell that now displays it
         bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
         data, meta = bundle if isinstance(bundle, tuple) else (bundle, {})
         data = dict(data or {})
