@@ -453,7 +453,8 @@ class Machine:
     def copy(self, *, lazy: bool = False) -> Machine:
         """An independent machine in the same state, without observers.
 
-        A ``lazy`` copy is made in a fraction of the time, and holds until this machine's next call.
+        A ``lazy`` copy is made in a fraction of the time, knows nothing of the last call, and holds until this
+        machine's next one.
         """
         return twin_of(self, lazy=lazy)
 

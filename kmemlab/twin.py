@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["twin_of"]
 
 _SHARED = ("kernel", "recording", "pindex", "config", "without")  # never changed, or replaced as a whole
+_LAST = ("last_page", "last_plan")
 _OWN = ("__weakref__", "_plans", "_recorded", "events", "memmap", "plans", "trail", "zonelist")
 
 
@@ -24,7 +25,9 @@ def twin_of(m: Machine, *, lazy: bool = False) -> Machine:
     # Zones first: whatever else names a zone or one of its lists then gets the twin's.
     zones = dict(zip(m.zones, copy.deepcopy(m.zones, memo), strict=True))
     for name in m.__slots__:
-        if name not in _OWN:
+        if name in _LAST and lazy:
+            setattr(twin, name, None)
+        elif name not in _OWN:
             value = getattr(m, name)
             setattr(twin, name, value if name in _SHARED else copy.deepcopy(value, memo))
     twin.zonelist = tuple(zones[zone] for zone in m.zonelist)
@@ -34,7 +37,8 @@ def twin_of(m: Machine, *, lazy: bool = False) -> Machine:
         for pcp, empty in zip(zone.pcps, its.pcps, strict=True):
             for pages, filled in zip(pcp.lists, empty.lists, strict=True):
                 filled.extend(twin.memmap[page.pfn] for page in pages)
-    twin.trail.extend(copy.deepcopy(note, memo) for note in m.trail)
+    if not lazy:  # the last call, for explain()
+        twin.trail.extend(copy.deepcopy(note, memo) for note in m.trail)
     twin._plans = [[{} for _ in orders] for orders in m._plans]
     twin.plans = twin._plans[m.cpu]
     twin._recorded = None

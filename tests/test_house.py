@@ -62,6 +62,7 @@ FLOORS: dict[str, float] = {
     "ftrace": 9,
     "explain": 9,
     "twin": 9,
+    "probe": 10.5,
     "machine": 10,
     "conform": 11,
     "lessons": 11,
