@@ -205,3 +205,18 @@ def test_when_nothing_can_be_written(folder: Path, m: Machine) -> None:
     assert lesson.progress().strip["note"] == "progress kept for this session only"
     assert cells(lesson.progress().strip)[0] == "✓ 1"
     assert lesson.exercise("double", lambda n: 2 * n).view["note"] == "1st attempt, kept for this session"
+
+
+def test_checks_may_import_the_files_beside_them(tmp_path: Path) -> None:
+    """Two lessons' helpers of one name do not meet, a changed one is read again, nothing stays on the path."""
+    for name, word in (("one", "first"), ("two", "second")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "helper.py").write_text(f"WORD = {word!r}\n")
+        (tmp_path / name / f"{name}.py").write_text("from helper import WORD\nPREDICTIONS = {WORD: None}\n")
+    before = list(sys.path)
+    assert "first" in Lesson("one", checks=tmp_path / "one")._predictions
+    assert "second" in Lesson("two", checks=tmp_path / "two")._predictions
+    (tmp_path / "one" / "helper.py").write_text("WORD = 'another'\n")
+    assert "another" in Lesson("one", checks=tmp_path / "one")._predictions
+    assert sys.path == before
+    assert "helper" not in sys.modules

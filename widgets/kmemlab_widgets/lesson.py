@@ -6,12 +6,13 @@ The questions live in ``checks/NAME.py`` beside the notebook: plain Python with 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import inspect
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,11 +62,28 @@ def _load(name: str, folder: str | Path | None) -> tuple[ModuleType, Path]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise LessonError(f"checks/{name}.py cannot be loaded: {type(error).__name__}: {error}") from error
+    with _neighbours(path.parent):
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise LessonError(f"checks/{name}.py cannot be loaded: {type(error).__name__}: {error}") from error
     return module, path.parent
+
+
+@contextlib.contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Let a checks file import the files beside it, as they are now: none is remembered for the next lesson."""
+    known = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - known:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).parent == folder:
+                del sys.modules[name]
 
 
 class Lesson:
