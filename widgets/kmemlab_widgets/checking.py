@@ -98,6 +98,8 @@ class _Paper(io.StringIO):
 
 def _run_one(spec: ExerciseSpec, check: Check, fn: Callable[..., Any], name: str) -> CheckResult:
     call = _Call(fn, name, spec.returns)
+    if check.prepare is not None:
+        check.prepare()
     try:
         with _budget(_globals_of(fn), spec.budget):
             row = check.run(call)

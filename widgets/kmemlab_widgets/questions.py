@@ -265,12 +265,14 @@ def fail(why: str, kernel: str = "") -> CheckResult:
 class Check:
     """A check with a name that stands even when the learner's function raises.
 
-    ``run(fn)`` calls the learner's function as it likes and returns ``PASS`` or ``fail(...)``.
+    ``run(fn)`` calls the learner's function as it likes and returns ``PASS`` or ``fail(...)``. It runs under the
+    watch that stops endless loops, at a third of the speed; ``prepare()`` is called before, at full speed.
     """
 
     tried: str
     run: Callable[[Callable[..., Any]], CheckResult]
     where: str = ""
+    prepare: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,7 +337,7 @@ def comparisons(
             why = known.why(case, got, want) if callable(known.why) else known.why
         return fail(why, kernel)
 
-    return [Check(tried, check(cases), where) for tried, where, cases in rows]
+    return [Check(tried, check(cases), where, cases) for tried, where, cases in rows]
 
 
 def _copies(case: tuple[Any, ...]) -> tuple[Any, ...]:
