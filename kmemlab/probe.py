@@ -13,7 +13,6 @@ from kmemlab import events
 from kmemlab.gfp import __GFP_NORETRY, __GFP_NOWARN, MIGRATE_NAMES
 from kmemlab.mmzone import (
     ALLOC_HIGHATOMIC,
-    ALLOC_NON_BLOCK,
     ALLOC_OOM,
     MAX_ORDER,
     MIGRATE_HIGHATOMIC,
@@ -95,7 +94,7 @@ def _ask(copy: Machine, gfp: int, order: int) -> Verdict:
         if isinstance(event, events.LabAttempt):
             flags = event.alloc_flags
         elif isinstance(event, events.LabZone):
-            wide = flags & (ALLOC_HIGHATOMIC | ALLOC_OOM | ALLOC_NON_BLOCK)
+            wide = flags & (ALLOC_HIGHATOMIC | ALLOC_OOM)
             looked[event.zone] = ZoneTest(
                 event.zone, event.free, event.unusable, event.mark, event.protection, event.enough, event.block,
                 limits[event.zone][1 if wide else 0],
