@@ -18,7 +18,7 @@ from kmemlab.null import KernelBug, Null
 from kmemlab.recording import Recording, RecordingError, load_recording
 from kmemlab.story import Story
 
-__all__ = ["Conformance", "compare_states", "conform", "main"]
+__all__ = ["Conformance", "compare_states", "conform", "main", "replay"]
 
 
 @dataclass(slots=True)
@@ -80,8 +80,9 @@ def conform(name: str | Path, without: Iterable[str] = ()) -> Conformance:
         raise RecordingError(f"{recording.path}: state1: has other zones or CPUs than state0")
     try:
         if recording.kind == "buddy":
-            _check_calls(m, recording)
-            _replay_calls(m, recording, result)
+            for index, op, page in replay(m, recording):
+                if page is not None:
+                    result.count(m, f"call {index}: alloc_pages({op[1]:#x}, {op[2]})", op[3], page)
         else:
             ftrace.replay(m, recording, result.count)
     except KernelBug as bug:  # the calls are not those of a kernel that went on
@@ -102,9 +103,15 @@ def _check_calls(m: Machine, recording: Recording) -> None:
             raise RecordingError(f"{recording.path}: ops[{index}]: frame {op[1]} is not in the machine's memory")
 
 
-def _replay_calls(m: Machine, recording: Recording, result: Conformance) -> None:
-    """Make the recorded calls. A free names the page the kernel had returned; where the model returned another
-    one for that call, that one is freed, so that a miss does not become a free of somebody else's page."""
+def replay(m: Machine, recording: Recording) -> Iterator[tuple[int, list[int], Page | Null | None]]:
+    """Make a recording's calls on ``m``, its machine, one after the other: yields (index, call, page) after each.
+
+    A call is ``[1, gfp, order, pfn that the kernel returned or -1, ...]`` or ``[0, pfn, order, ...]``, a free; its
+    page is None. A free names the page the kernel had returned; where the model returned another one for that call,
+    that one is freed, so that a miss does not become a free of somebody else's page.
+    Errors: RecordingError for calls that the machine has no CPU or frame for.
+    """
+    _check_calls(m, recording)
     alloc, free, page_at = m.alloc_pages, m.__free_pages, m.memmap.__getitem__
     instead: dict[int, Page | Null] = {}
     several = m.cpus > 1
@@ -113,8 +120,8 @@ def _replay_calls(m: Machine, recording: Recording, result: Conformance) -> None
             if several and len(op) > 4 and op[4] != m.cpu:
                 m.cpu = op[4]
             page = alloc(op[1], op[2])
-            result.count(m, f"call {index}: alloc_pages({op[1]:#x}, {op[2]})", op[3], page)
-            if result.first_miss is not None and (page.pfn if page else -1) != op[3]:
+            yield index, op, page
+            if (page.pfn if page else -1) != op[3]:
                 if op[3] >= 0:
                     instead[op[3]] = page
                 else:
@@ -127,6 +134,7 @@ def _replay_calls(m: Machine, recording: Recording, result: Conformance) -> None
                 page = page_at(op[1])
             if page:
                 free(page, op[2])
+            yield index, op, None
 
 
 def compare_states(m: Machine, end: Machine, *, loose: bool = False) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The map's ES module alone in Chromium: pixels, pointer, keys, themes, widths."""
+"""The map's ES module alone in Chromium: pixels, pointer, keys, themes, widths, time, and what clicks ask for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kmemlab import __GFP_NOWARN, GFP_DMA, GFP_KERNEL, Machine
+from kmemlab import __GFP_NOWARN, GFP_DMA, Machine
 from kmemlab_widgets.theme import DARK, LIGHT
 from kmemlab_widgets.zonemap import ZoneMap
 from kmemlab_widgets.zonemap_layout import block_rect
@@ -30,10 +30,65 @@ def open_map(show: Callable[..., Any], panel: ZoneMap) -> Callable[..., Any]:
     """``open_map(panel=this one, width=868, light=True)``: the map in a page."""
 
     def open_page(shown: ZoneMap = panel, **kwargs: Any) -> Any:
-        state = {"cells": base64.b64encode(shown.cells).decode(), "meta": shown.meta, "frame": 1}
-        return show(ZoneMap._esm, ZoneMap._css, state, binary=("cells",), **kwargs)
+        state = {"cells": in_text(shown.cells), "orders": in_text(shown.orders), "meta": shown.meta, "frame": 1}
+        return show(HOOKED, ZoneMap._css, state, binary=("cells", "orders"), **kwargs)
 
     return open_page
+
+
+def in_text(data: bytes) -> str:
+    """Bytes as the page takes them."""
+    return base64.b64encode(data).decode()
+
+
+# The module with a way in for Python's messages, which the stand-in for the model does not have.
+HOOKED = (
+    ZoneMap._esm.replace("export default { render };", "")
+    + """
+const heard = [];
+const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+window.tell = (message, buffers) => heard.forEach((hear) => hear(message, buffers.map(bytes)));
+window.renew = (meta, cells, orders, frame) => {
+  for (const [name, value] of Object.entries({ meta, cells: bytes(cells), orders: bytes(orders), frame }))
+    window.model.set(name, value);
+};
+export default {
+  render({ model, el }) {
+    const on = model.on;
+    model.on = (name, f) => (name === "msg:custom" ? heard.push(f) : on(name, f));
+    return render({ model, el });
+  },
+};
+"""
+)
+
+
+class Wire:
+    """Carries messages between a page and its panel in Python, as a notebook does."""
+
+    def __init__(self, page: Any, panel: ZoneMap) -> None:
+        self.page, self.panel, self.seen = page, panel, panel.frame
+        panel.send = self.send
+
+    def send(self, content: Any, buffers: Any = ()) -> None:
+        """From Python to the page."""
+        self.page.evaluate("([m, b]) => window.tell(m, b)", [content, [in_text(bytes(each)) for each in buffers]])
+
+    def sync(self) -> None:
+        """The traits, if there is a new moment."""
+        if self.panel.frame != self.seen:
+            self.seen = self.panel.frame
+            data = [self.panel.meta, in_text(self.panel.cells), in_text(self.panel.orders), self.seen]
+            self.page.evaluate("(data) => window.renew(...data)", data)
+
+    def pump(self) -> list[Any]:
+        """What the page has asked, answered."""
+        asked = self.page.evaluate("window.sent.splice(0)")
+        for message in asked:
+            self.panel._handle_custom_msg(message, [])
+            self.sync()
+        self.page.wait_for_timeout(60)
+        return asked
 
 
 def middle(panel: ZoneMap, pfn: int, width: str = "wide") -> tuple[float, float]:
@@ -102,8 +157,8 @@ def test_the_block_just_taken_is_framed(open_map: Any, panel: ZoneMap) -> None:
     """2 px of ink with paper outside it, round frames 288 to 303."""
     page = open_map()
     x, y = corner(panel, 288)
-    assert colour_at(page, x, y) == LIGHT["ink"]
-    assert colour_at(page, x - 2, y - 2) == LIGHT["paper"]
+    assert colour_at(page, x, y, "canvas.marks") == LIGHT["ink"]
+    assert colour_at(page, x - 2, y - 2, "canvas.marks") == LIGHT["paper"]
     assert page.locator(".legend .mark").all_inner_texts() == ["just allocated", "split off", "pageblock Unmovable"]
 
 
@@ -116,7 +171,7 @@ def test_hover_tells_the_block_and_its_buddy(open_map: Any, panel: ZoneMap) -> N
     assert tip.inner_text() == (
         "pfn 310 · free · order 4 block 304–319 · head of list Unmovable · pageblock Unmovable · buddy 288 (in use)"
     )
-    assert colour_at(page, *corner(panel, 304), "canvas.over") == LIGHT["focus"]
+    assert colour_at(page, *corner(panel, 304), "canvas.cursor") == LIGHT["focus"]
     box = tip.bounding_box()
     root = page.locator("#root").bounding_box()
     assert root["x"] <= box["x"]
@@ -125,7 +180,7 @@ def test_hover_tells_the_block_and_its_buddy(open_map: Any, panel: ZoneMap) -> N
     assert page.locator(".live").inner_text() == tip.inner_text()
     page.mouse.move(5, 5)
     assert tip.is_hidden()
-    assert colour_at(page, *corner(panel, 304), "canvas.over") == "#000000"
+    assert colour_at(page, *corner(panel, 304), "canvas.cursor") == "#000000"
 
 
 @pytest.mark.parametrize(
@@ -220,6 +275,9 @@ def test_focus_is_seen(open_map: Any) -> None:
     assert page.evaluate("document.activeElement.dataset.state") == "2"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    page.keyboard.press("Tab")  # one moment: no Play, no scrubber
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"
+    assert page.evaluate(style) == "solid"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") == "BODY"
 
@@ -234,7 +292,7 @@ def test_zoom(open_map: Any, panel: ZoneMap) -> None:
     assert "Unmovable · 208 of 512 pages free" in zoom.inner_text()
     assert page.evaluate("document.querySelector('.zoom canvas').width") == 32 * 16
     col, row, _, _ = block_rect(293, 0)
-    assert colour_at(page, col * 16 + 8, row * 16 + 3, ".zoom canvas") == LIGHT["unmov"]
+    assert colour_at(page, col * 16 + 8, row * 16 + 10, ".zoom canvas") == LIGHT["unmov"]
     page.locator("canvas.map").focus()
     page.keyboard.press("z")
     assert zoom.is_hidden()
@@ -301,17 +359,40 @@ def test_a_zone_that_refused(open_map: Any) -> None:
 
 
 def test_a_machine_too_large_to_list(open_map: Any) -> None:
-    """Bars of shares, and keys do no harm."""
+    """Cells of shares: hover and keys tell what is in them; a tile opens where pages are listed."""
     m = Machine(memory="4T")
-    m.alloc_pages(GFP_KERNEL, 0)
-    panel = ZoneMap(m, zone="Normal")
+    m.alloc_pages(GFP_DMA, 0)
+    panel = ZoneMap(m)
     page = open_map(panel)
-    x, y, w, h, _ = next(r for r in json.loads(panel.meta)["layouts"]["wide"]["rects"] if r[4] == "free")
-    assert colour_at(page, x + w / 2, y + h / 2) == LIGHT["free"]
+    wire = Wire(page, panel)
+    zone, x, y, _, count = json.loads(panel.meta)["layouts"]["wide"]["cells"][0]
+    assert (zone, count) == (0, 4)
+    assert colour_at(page, x + 8, y + 8) == LIGHT["free"]
+    page.locator("canvas.map").hover(position={"x": x + 17 * 3 + 4, "y": y + 4})
+    tip = page.locator(".tip")
+    assert tip.inner_text().startswith("pfn 3072–4095 · zone DMA · 1,024 of 1,024 pages free · largest block order 10")
     page.locator("canvas.map").focus()
-    for keys in ("ArrowRight", "End", "b", "z", "Escape"):
+    for keys, start in (("ArrowRight", "pfn 0–1023 · zone DMA"), ("ArrowRight", "pfn 1024–"), ("End", "pfn 3072–")):
         page.keyboard.press(keys)
-    assert page.locator(".tip").is_hidden()
+        assert tip.inner_text().startswith(start), keys
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    assert wire.pump()[0] == {"ask": "tile", "pfn": 0}
+    assert page.locator(".zoom b").inner_text() == "Zoom: tile 0–1023 (4 MiB)"
+    assert page.evaluate("document.querySelector('.zoom canvas').height") == 256
+    free = sum(1 << order for (order, _), pfns in m.snapshot().zones[0].free.items() for p in pfns if p < 1024)
+    assert f"{free} of 1024 pages free" in page.locator(".zoom").inner_text()
+    page.keyboard.press("z")
+    assert page.locator(".zoom").is_hidden()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("End")
+    for keys in ("ArrowDown",) * 40:
+        page.keyboard.press(keys)
+    assert "zone Normal" in tip.inner_text()
+    assert "opens" not in tip.inner_text()
+    page.keyboard.press("Enter")
+    assert wire.pump() == []
 
 
 def test_targets_and_labels(open_map: Any) -> None:

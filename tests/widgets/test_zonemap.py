@@ -372,19 +372,6 @@ def test_names_are_escaped(m: Machine) -> None:
     assert "<b>x" not in panel._repr_mimebundle_()[0]["text/html"]
 
 
-def test_a_machine_too_large_to_list() -> None:
-    """Terabytes are shown by shares, to scale."""
-    panel = ZoneMap(Machine(memory="4T"), zone="Normal")
-    layout = json.loads(panel.meta)["layouts"]["wide"]
-    assert not layout["tiles"]
-    assert panel.cells == b""
-    wide = {fill: w for _, _, w, _, fill in layout["rects"]}
-    zone = panel.snapshot().zone("Normal")
-    assert wide["free"] == pytest.approx((868 - LEFT) * zone.nr_free_pages / zone.present, abs=1)
-    assert "free" in panel._last.narrow
-    assert len(panel._repr_mimebundle_()[0]["text/html"]) < 10_000
-
-
 def test_an_unknown_zone_is_an_error_in_the_panel(m: Machine) -> None:
     """The panel says which zones there are; the cell goes on."""
     panel = ZoneMap(m, zone="Normal")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,28 @@ from typing import Any
 import anywidget
 import traitlets
 
-from kmemlab import events
+from kmemlab import Machine
 from kmemlab.gfp import MIGRATE_NAMES
-from kmemlab.snapshot import FREE, PCP, RESERVED, UNMOVABLE, Snapshot, ZoneSnapshot
+from kmemlab.recording import load_recording
+from kmemlab.snapshot import Snapshot, ZoneSnapshot
 from kmemlab.story import Story
-from kmemlab_widgets.panel import Panel, View
+from kmemlab_widgets import zonemap_hands as hands
+from kmemlab_widgets.panel import Panel, View, refresh_all
 from kmemlab_widgets.svg import Svg
-from kmemlab_widgets.theme import LETTERS, STATE_NAMES, STATE_TOKENS, css, number, plural, size
+from kmemlab_widgets.theme import LETTERS, STATE_NAMES, STATE_TOKENS, css
 from kmemlab_widgets.zonemap_draw import PATTERN_FROM, draw
-from kmemlab_widgets.zonemap_layout import INSET, lay_out
+from kmemlab_widgets.zonemap_film import RECORDED, Film, Shot, orders_of, pieces_of
+from kmemlab_widgets.zonemap_large import Cells, cells_of, is_large, per_cell, tops_of, unit
+from kmemlab_widgets.zonemap_layout import BARS, INSET, TILE, lay_out, tile_bytes
+from kmemlab_widgets.zonemap_plan import Plans
+from kmemlab_widgets.zonemap_replay import Replayed, badge, calls_in, recording_of_calls, run
+from kmemlab_widgets.zonemap_words import UNIT, Marks, describe, key_of, legend_of, marks_of, told_of
 
 __all__ = ["Marks", "Moment", "ZoneMap", "describe", "marks_of"]
 
 log = logging.getLogger("kmemlab_widgets")
 STATIC = Path(__file__).parent / "static"
-WIDTHS = {"wide": 868, "broad": 730, "mid": 560, "narrow": 358}  # the browser takes the widest that fits
-_STATE = bytes(i & 15 for i in range(256))
-
-Marks = dict[str, Any]
+MODULE = ("base", "film", "side", "large", "time", "paint", "panel")  # of one ES module, in this order
 
 
 class Moment(View):
@@ -54,21 +59,70 @@ class Moment(View):
 class ZoneMap(Panel, anywidget.AnyWidget):
     """The map of a machine's zones, or of one: ``ZoneMap(m, zone="DMA")``. A snapshot can be shown too.
 
-    With ``follow=False`` it stays at this moment.
+    With ``follow=False`` it stays at this moment. A map that follows keeps the moments it has shown as a film.
     """
 
     title = "ZoneMap"
-    # One module of two files: a module that Python sends cannot import its neighbours.
-    _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("zonemap_base.js", "zonemap.js"))
+    # One module of several files: a module that Python sends cannot import its neighbours.
+    _esm = "\n".join((STATIC / f"zonemap_{name}.js").read_text(encoding="utf-8") for name in MODULE)
     _css = css(".kml-zonemap") + (STATIC / "zonemap.css").read_text(encoding="utf-8")
     cells = traitlets.Bytes(b"").tag(sync=True)  # one state byte a page, the spans of the zones shown in a row
+    orders = traitlets.Bytes(b"").tag(sync=True)  # order + 1 where a free block begins, over the same pages
     meta = traitlets.Unicode("{}").tag(sync=True)  # the rest, as JSON
     frame = traitlets.Int(0).tag(sync=True)  # counts moments; the browser redraws when it changes
 
     def __init__(self, source: Any, zone: str | None = None, follow: bool = True) -> None:
         anywidget.AnyWidget.__init__(self)
+        self._begin(source, zone, follow)
+
+    def _begin(self, source: Any, zone: str | None, follow: bool, replayed: Replayed | None = None) -> None:
         self.zone = zone
+        self.film = Film()
+        self._plans = Plans()
+        self._flag = ""
+        self._replayed = replayed
+        self._hands = follow and not isinstance(source, Snapshot)  # a click may change the machine
+        self.on_msg(self._asked)
         self.start(source, follow=follow)
+
+    @classmethod
+    def replay(
+        cls, name: str | Path, frames: int = 240, zone: str | None = None, without: Iterable[str] = ()
+    ) -> ZoneMap:
+        """The film of a real kernel's workload: a recording's calls made again, with how many the model got right.
+
+        ``name`` is a path or a bare name such as "128M-a-11"; about ``frames`` moments are kept; ``without`` switches
+        kernel rules off. Errors: RecordingError, one line; ValueError for fewer than 2 frames.
+        """
+        if not isinstance(frames, int) or not 2 <= frames <= RECORDED:
+            raise ValueError(f"frames={frames!r}: a film has 2 to {RECORDED} moments")
+        recording = load_recording(name)
+        machine = Machine.from_recording(recording.path, without=without)
+        replayed = Replayed(calls_in(recording), badge(recording))
+        panel = cls.__new__(cls)
+        anywidget.AnyWidget.__init__(panel)
+        panel._begin(machine, zone, False, replayed)
+        panel.film.limit = frames + 2  # the first miss and the end may come on top
+        replayed.verdict = run(machine, recording, replayed.total, frames, panel._take)
+        panel.refresh()
+        return panel
+
+    @contextmanager
+    def record(self, every: int = 1) -> Iterator[ZoneMap]:
+        """Keep a moment after each ``every`` calls inside the block, one at its start and one at its end.
+
+        Of more than 600 every second one goes. Errors: ValueError for a panel that does not follow its machine.
+        """
+        if not self._hands:
+            raise ValueError("this panel stays at its moment: record() needs one that follows its machine")
+        with recording_of_calls(self.machine, self.film, self._take, every):
+            yield self
+        self.refresh()
+
+    def _take(self) -> None:
+        """Keep the machine's moment without showing it."""
+        self._last = self.view(self.snapshot())
+        self._keep()
 
     def _zones(self, snapshot: Snapshot) -> tuple[ZoneSnapshot, ...]:
         return snapshot.zones if self.zone is None else (snapshot.zone(self.zone),)
@@ -76,32 +130,161 @@ class ZoneMap(Panel, anywidget.AnyWidget):
     def view(self, snapshot: Snapshot) -> View:
         """The finding, the text twin, and the pictures for the saved notebook."""
         zones = self._zones(snapshot)
-        trail = self.machine.last_events() if self.machine is not None else ()
-        story = self.machine.explain() if self.machine is not None else Story("")
+        machine = self.machine
+        trail = machine.last_events() if machine is not None else ()
+        story = machine.explain() if machine is not None else Story("")
         marks = marks_of(trail)
-        headline, sub, twin = describe(snapshot, zones, story, marks)
-        told = _told(story, marks, [zone.name for zone in zones])
-        self._shown = (zones, marks, told, sub)
+        if self._flag:
+            marks["largest"] = hands.landing(machine, self._flag)
+        cells: list[Cells] = []
+        words = UNIT
+        if is_large(zones):
+            groups, tops = per_cell(zones), tops_of(machine) if machine is not None else {}
+            cells = [cells_of(zone, tiles, tops) for zone, tiles in zip(zones, groups, strict=True)]
+            words = unit(groups, zones)
+        total = self._replayed.total if self._replayed else 0
+        note = "Where whole free tiles are is not known: spread evenly" if any(each.even for each in cells) else ""
+        headline, sub, twin = describe(snapshot, zones, story, marks, words, total, note)
+        told = told_of(story, marks, [zone.name for zone in zones])
+        key = (snapshot.calls, getattr(machine, "changes", 0), snapshot.cpu)
+        info = {"headline": headline, "sub": sub, "twin": twin, "calls": snapshot.calls, "call": _call(story)}
+        self._shown = (zones, cells, trail, key, info | self._info(zones, cells, marks, told))
+        if self._replayed and self._replayed.verdict[1]:
+            twin += f"\n{self._replayed.verdict[1]}."
 
         def picture(width: int) -> str:
             svg = Svg(width, headline)
             top = svg.heading(headline, sub, left=INSET) - 10
-            layout = lay_out(zones, width, top, marks["failed"], told)
-            return draw(svg, zones, layout, marks, _legend(zones), _key(zones, marks))
+            layout = lay_out(zones, width, top, marks["failed"], told, cells)
+            return draw(svg, zones, layout, marks, legend_of(zones), key_of(zones, marks), cells)
 
         return Moment(headline, twin, picture)
+
+    def _info(self, zones: Sequence[ZoneSnapshot], cells: Sequence[Cells], marks: Marks, told: Any) -> dict[str, Any]:
+        """What is told of a moment besides its pages."""
+        layout, notes = self._plans.of(zones, marks["failed"], cells)
+        paged = [] if cells else [zone for zone in zones if zone.pages]
+        return {
+            "layout": layout,
+            "notes": notes,
+            "marks": marks,
+            "story": [told[0], told[1]],
+            "legend": legend_of(zones),
+            "key": key_of(zones, marks),
+            "types": [[pfn, mt] for zone in paged for pfn, mt in zone.pageblocks.items() if mt != 1],
+            "heads": [pfns[0] for zone in paged for pfns in zone.free.values()],
+            "shares": [each.plain() for each in cells],
+        }
 
     def show(self, view: View, snapshot: Snapshot | None) -> None:
         """Send the page states and what is drawn over them; the browser redraws once, on ``frame``."""
         with self.hold_sync():
             if isinstance(view, Moment):
-                zones, marks, told, sub = self._shown
-                self.cells = b"".join(zone.pages for zone in zones)
-                words = {"headline": view.headline, "sub": sub, "twin": view.twin}
-                self.meta = json.dumps(words | _meta(zones, marks, told), separators=(",", ":"))
+                self._keep()
+                self.cells, self.orders = self.film.last
+                info = dict(self._shown[-1])
+                layouts = info.pop("layout")
+                rest = json.dumps(self._fixed() | info, separators=(",", ":"))
+                self.meta = f'{rest[:-1]},"layouts":{layouts}}}'
             else:
                 self.meta = json.dumps({"error": view.twin})
             self.frame += 1
+
+    def _keep(self) -> None:
+        """Put the moment at the end of the film."""
+        zones, large, trail, key, info = self._shown
+        paged = () if large else [zone for zone in zones if zone.pages]
+        cells, orders = b"".join(zone.pages for zone in paged), b"".join(map(orders_of, paged))
+        self.film.add(Shot(key, info, trail), cells, orders, pieces_of(paged))
+
+    def _fixed(self) -> dict[str, Any]:
+        """What is the same in all moments of the film."""
+        zones, large, *_ = self._shown
+        spans, offset = [], 0
+        for index, zone in enumerate(zones):
+            for first, pages in zone.spans if zone.pages and not large else ():
+                spans.append([first, pages, offset, index])
+                offset += pages
+        told = self._replayed
+        recorded = "recorded, Linux 6.1" if self.machine is None and self._snapshot.recorded else ""
+        return {
+            "zones": [zone.name for zone in zones],
+            "spans": spans,
+            "units": [[each.tiles, each.starts, bool(zone.pages)] for zone, each in zip(zones, large, strict=False)],
+            "names": MIGRATE_NAMES,
+            "states": [[STATE_NAMES[i], STATE_TOKENS[i], LETTERS[i]] for i in range(len(STATE_TOKENS))],
+            "bars": {str(mt): bar for mt, bar in BARS.items()},
+            "pattern_from": PATTERN_FROM,
+            "film": [len(self.film), self.film.version],
+            "hands": self._hands,
+            "flags": [*hands.FLAGS] if self._hands else [],
+            "flag": self._flag,
+            "badge": told.badge if told else recorded,
+            "total": told.total if told else 0,
+            "verdict": told.verdict if told and told.verdict[1] else None,
+        }
+
+    # --- what the browser asks -----------------------------------------------------------------
+
+    def _asked(self, _: Any, content: Any, _buffers: Any) -> None:
+        """Answer a message of the browser; a question that cannot be answered gets its reason in the panel."""
+        try:
+            answer = getattr(self, f"_ask_{content['ask']}")
+            answer(content)
+        except Exception as error:
+            log.exception("%s could not answer %r", type(self).__name__, content)
+            self.send({"kind": "report", "text": f"panel error: {type(error).__name__}: {error}"})
+
+    def _ask_film(self, _: Any) -> None:
+        about, data = self.film.message()
+        self.send(about, [data])
+
+    def _ask_flag(self, content: Any) -> None:
+        flag = str(content["flag"])
+        if not self._hands or (flag and flag not in hands.FLAGS):
+            raise ValueError(f"no flag {flag!r} to ask for")
+        self._flag = flag
+        self.refresh()
+
+    def _ask_pin(self, content: Any) -> None:
+        pfn = int(content["pfn"])
+        if self._hands:
+            block, words = hands.standing(self.machine, pfn, self._state_of(pfn))
+            self.send({"kind": "pin", "pfn": pfn, "block": block, "words": words})
+
+    def _ask_free(self, content: Any) -> None:
+        if not self._hands:
+            raise ValueError("this panel stays at its moment: nothing to free")
+        report = hands.free(self.machine, int(content["pfn"]))
+        refresh_all(self.machine)
+        self.send({"kind": "report", "text": report})
+
+    def _ask_trace(self, content: Any) -> None:
+        pfn = int(content["pfn"])
+        self.send({"kind": "trace", "pfn": pfn, "lines": hands.history(self.film.shots, pfn)})
+
+    def _ask_tile(self, content: Any) -> None:
+        """The pages of one tile of a machine that is shown by shares."""
+        tile = int(content["pfn"]) // TILE * TILE
+        zones = [zone for zone in self._shown[0] if zone.pages]
+        for zone in zones:
+            if any(first < tile + TILE and tile < first + pages for first, pages in zone.spans):
+                blocks = [
+                    [p, order] for (order, _), pfns in zone.free.items() for p in pfns if p // TILE * TILE == tile
+                ]
+                orders = bytearray(TILE)
+                for pfn, order in blocks:
+                    orders[pfn - tile] = order + 1
+                self.send({"kind": "tile", "pfn": tile}, [tile_bytes(zone, tile), bytes(orders)])
+                return
+        raise ValueError(f"pfn {tile}: its pages are not listed")
+
+    def _state_of(self, pfn: int) -> int:
+        """The state of a frame as shown."""
+        for zone in self._shown[0]:
+            if zone.pages and any(first <= pfn < first + pages for first, pages in zone.spans):
+                return tile_bytes(zone, pfn // TILE * TILE)[pfn % TILE] & 15
+        return 0
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         try:
@@ -112,182 +295,6 @@ class ZoneMap(Panel, anywidget.AnyWidget):
             return super()._repr_mimebundle_(**kwargs)
 
 
-def marks_of(trail: tuple[events.Event, ...]) -> Marks:
-    """What the last call left to show: the block taken or given back, the halves split off, who said no and why."""
-    marks: Marks = {"taken": None, "freed": None, "zone": "", "halves": [], "split": None, "failed": {}, "via": ""}
-    order = 0
-    for event in trail:
-        if isinstance(event, events.LabRequest):
-            order = event.order
-        elif isinstance(event, events.LabReturn):
-            marks["taken"], marks["zone"] = [event.pfn, event.order], event.zone
-        elif isinstance(event, events.LabZone) and not event.passed:
-            marks["failed"][event.zone] = _refusal(event, order)
-        elif isinstance(event, events.LabNoBlock):
-            kind = MIGRATE_NAMES[event.migratetype]
-            marks["failed"][event.zone] = f"no list it may take from has a block of order {order} or more for {kind}"
-        elif isinstance(event, events.LabPcp) and event.hit:
-            marks["via"] = f", from CPU {event.cpu}'s list"
-        elif isinstance(event, events.LabRefill):
-            marks["via"] = ", after a refill of this CPU's list"
-        elif isinstance(event, events.MmPageAllocExtfrag):
-            marks["via"] = f", taken from {MIGRATE_NAMES[event.fallback_migratetype]}"
-        elif isinstance(event, (events.LabFreeBlock, events.LabPcpFree)) and isinstance(trail[0], events.LabFree):
-            marks["freed"], marks["zone"] = [event.pfn, event.order], event.zone
-    if taken := marks["taken"]:
-        marks["failed"] = {}
-        for event in trail:
-            if isinstance(event, events.LabSplit) and event.pfn == taken[0]:
-                marks["halves"] = [[event.pfn + (1 << k), k] for k in range(event.low, event.high)]
-                marks["split"] = [event.high, event.low]
-    return marks
-
-
-def _refusal(event: events.LabZone, order: int) -> str:
-    """The comparison that failed, written out: ``>`` is strict."""
-    if event.enough:
-        return f"enough pages free, but no block of order {order} or more"
-    parts = ((event.mark, ""), (event.protection, " protection"), (event.unusable, " unusable"))
-    need = event.mark + event.protection + event.unusable
-    short = "equal is not above" if event.free == need else f"{plural(need - event.free, 'page')} short"
-    return f"{number(event.free)} > {' + '.join(number(n) + word for n, word in parts if n or not word)} ? {short}"
-
-
-def _free(zone: ZoneSnapshot) -> int:
-    return sum(count << order for order, count in enumerate(zone.nr_free))
-
-
-def _largest(zone: ZoneSnapshot) -> int:
-    return max((order for order, count in enumerate(zone.nr_free) if count), default=-1)
-
-
-def describe(
-    snapshot: Snapshot, zones: Sequence[ZoneSnapshot], story: Story, marks: Marks
-) -> tuple[str, str, str]:  # fmt: skip
-    """(headline, second line, text twin): the headline is the twin's first line."""
-    headline = _finding(zones, story, marks) if story.steps else _state(zones)
-    where = snapshot.label + (", recorded from Linux 6.1" if snapshot.recorded else "")
-    sub = f"{where} · after {plural(snapshot.calls, 'call')} · 1 page = 4 KiB, 1 tile = 4 MiB"
-    parts = []
-    for zone in zones:
-        top = _largest(zone)
-        part = f"{zone.name} {_free(zone)} of {zone.managed} pages free"
-        part += f", largest order {top} x{zone.nr_free[top]}" if top >= 0 else ", no free block"
-        if shelf := sum(pcp.count for pcp in zone.pcps):
-            part += f", {shelf} on per-CPU lists"
-        part += f", boost {zone.boost}" if zone.boost else ""
-        part += f", said no: {marks['failed'][zone.name]}" if zone.name in marks["failed"] else ""
-        parts.append(part)
-    calls = "1 call" if snapshot.calls == 1 else f"{snapshot.calls} calls"
-    twin = f"{headline}\nZoneMap {snapshot.label} after {calls}. {'; '.join(parts)}."
-    if story.steps:
-        halves = ", ".join(f"{pfn} order {order}" for pfn, order in marks["halves"])
-        twin += f"\nLast: {headline}." + (f" Split off: {halves}." if halves else "")
-    return headline, sub, twin
-
-
-def _state(zones: Sequence[ZoneSnapshot]) -> str:
-    """The finding of a machine that nothing was asked of yet."""
-    free, managed = sum(map(_free, zones)), sum(zone.managed for zone in zones)
-    top = max(map(_largest, zones))
-    name = zones[0].name if len(zones) == 1 else f"{len(zones)} zones"
-    words = f"{name}: {number(free)} of {number(managed)} pages free"
-    if top < 0:
-        return f"{words}, not one free block"
-    words += f", largest block order {top} ({size(1 << top)})"
-    holders = [zone.name for zone in zones if _largest(zone) == top]
-    return words if len(zones) == 1 else f"{words} in {' and '.join(holders)}"
-
-
-def _finding(zones: Sequence[ZoneSnapshot], story: Story, marks: Marks) -> str:
-    """The finding after a call."""
-    call = story.headline.split(" = ")[0]
-    if marks["taken"]:
-        split = f", split {marks['split'][0]} to {marks['split'][1]}" if marks["split"] else ""
-        return f"{call} = pfn {marks['taken'][0]} in {marks['zone']}{split}{marks['via']}"
-    for zone in zones:
-        if "enough pages free" in marks["failed"].get(zone.name, "") and _largest(zone) >= 0:
-            top = _largest(zone)
-            return (
-                f"{call} = NULL: {zone.name} has {number(_free(zone))} pages free, "
-                f"but the largest free block is order {top} ({size(1 << top)})"
-            )
-    return story.headline
-
-
-def _told(story: Story, marks: Marks, shown: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
-    """A title and the tests and decisions of the last request, each with the token of its verdict.
-
-    Zones on the map that refused say so themselves; here stand the others, and how it ended.
-    """
-    if marks["failed"]:
-        lines = [("bad", f"✕ {zone} said no: {why}") for zone, why in marks["failed"].items() if zone not in shown]
-        end = story.steps[-1]
-        lines.append(("ink2", end.say + (f": {end.why}" if end.why else "")))
-        return "Why NULL?", [*lines, ("ink2", f"m.explain() tells all {len(story.steps)} steps")]
-    tests = [step for step in story.steps if step.verdict is not None or marks["freed"]]
-    words = {True: ("ink", "✓ "), False: ("bad", "✕ "), None: ("ink2", "")}
-    lines = [(words[step.verdict][0], words[step.verdict][1] + step.say) for step in tests]
-    if len(lines) > 6:
-        lines = [*lines[:5], ("ink2", f"… m.explain() tells all {len(story.steps)} steps")]
-    return f"Why {marks['zone']}?" if marks["taken"] else "What happened", lines
-
-
-def _legend(zones: Sequence[ZoneSnapshot]) -> list[list[Any]]:
-    """State, name, token, letter and pages of every state in the picture."""
-    counts = [0] * len(STATE_TOKENS)
-    for zone in zones:
-        if zone.pages:
-            states = zone.pages.translate(_STATE)
-            for state in range(len(counts)):
-                counts[state] += states.count(state)
-        else:
-            free, shelf = _free(zone), sum(pcp.count for pcp in zone.pcps)
-            counts[FREE] += free
-            counts[PCP] += shelf
-            counts[UNMOVABLE] += zone.managed - free - shelf
-            counts[RESERVED] += zone.present - zone.managed
-    return [[s, STATE_NAMES[s], STATE_TOKENS[s], LETTERS[s], n] for s, n in enumerate(counts) if n > 0]
-
-
-def _key(zones: Sequence[ZoneSnapshot], marks: Marks) -> list[tuple[str, str]]:
-    """The marks in the picture, and what they mean."""
-
-    def here(pfn: int) -> bool:
-        return any(zone.pages and zone.start_pfn <= pfn < zone.start_pfn + zone.spanned for zone in zones)
-
-    key = []
-    for kind, words in (("taken", "just allocated"), ("freed", "just given back")):
-        if marks[kind] and here(marks[kind][0]):
-            key.append((kind, words))
-    if any(here(pfn) for pfn, _ in marks["halves"]):
-        key.append(("halves", "split off"))
-    kinds = {mt for zone in zones if zone.pages for mt in zone.pageblocks.values() if mt != 1}
-    return key + [(f"bar{mt}", f"pageblock {MIGRATE_NAMES[mt]}") for mt in sorted(kinds)]
-
-
-def _meta(
-    zones: Sequence[ZoneSnapshot], marks: Marks, told: tuple[str, list[tuple[str, str]]]
-) -> dict[str, Any]:  # fmt: skip
-    spans, offset = [], 0
-    for index, zone in enumerate(zones):
-        for first, pages in zone.spans if zone.pages else ():
-            spans.append([first, pages, offset, index])
-            offset += pages
-    blocks = [
-        [pfn, order, mt] for zone in zones if zone.pages
-        for (order, mt), pfns in zone.free.items() for pfn in pfns
-    ]  # fmt: skip
-    return {
-        "zones": [zone.name for zone in zones],
-        "spans": spans,
-        "blocks": blocks,  # of an order and type, head of the list first
-        "types": [[pfn, mt] for zone in zones if zone.pages for pfn, mt in zone.pageblocks.items() if mt != 1],
-        "names": MIGRATE_NAMES,
-        "marks": marks,
-        "legend": _legend(zones),
-        "key": _key(zones, marks),
-        "states": [[STATE_NAMES[i], STATE_TOKENS[i], LETTERS[i]] for i in range(len(STATE_TOKENS))],
-        "pattern_from": PATTERN_FROM,
-        "layouts": {name: lay_out(zones, width, 0, marks["failed"], told).plain() for name, width in WIDTHS.items()},
-    }
+def _call(story: Story) -> str:
+    """The call in short: ``alloc_pages(GFP_KERNEL, 0) = pfn 512``."""
+    return story.headline.split(": ")[0] if story.steps else ""

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from kmemlab.snapshot import FREE, MOVABLE, PCP, RECLAIMABLE, RESERVED, SLAB, ZoneSnapshot
+from kmemlab.snapshot import FREE, MOVABLE, PCP, RECLAIMABLE, RESERVED, SLAB, UNMOVABLE, ZoneSnapshot
 from kmemlab_widgets.svg import Svg, text_width
 from kmemlab_widgets.theme import LIGHT, STATE_TOKENS
-from kmemlab_widgets.zonemap_layout import INSET, SIDE, TILE, Layout, Tile, block_rect, morton, tile_bytes
+from kmemlab_widgets.zonemap_large import CELL, Cells, square
+from kmemlab_widgets.zonemap_layout import INSET, SIDE, TILE, CellRow, Layout, Tile, block_rect, morton, tile_bytes
 
 __all__ = ["PATTERN_FROM", "draw", "least_order", "pixels", "png_indexed"]
 
@@ -104,7 +105,7 @@ def png_indexed(rows: Sequence[bytes], palette: Sequence[str], clear: int | None
 
 def draw(
     svg: Svg, zones: Sequence[ZoneSnapshot], layout: Layout, marks: Mapping[str, Any],
-    legend: Sequence[Sequence[Any]], key: Sequence[tuple[str, str]],
+    legend: Sequence[Sequence[Any]], key: Sequence[tuple[str, str]], cells: Sequence[Cells] = (),
 ) -> str:  # fmt: skip
     """Write the map into ``svg``: the pages as pictures, everything else over them."""
     svg.raw(
@@ -116,6 +117,8 @@ def draw(
     blocks = _blocks_by_tile(zones, layout.px)
     for _, row in itertools.groupby(layout.tiles, key=lambda tile: (tile.zone, tile.y)):
         _draw_row(svg, zones, layout, list(row), blocks)
+    for row in layout.cells:
+        _draw_cells(svg, row, cells[row.zone])
     for bar in layout.bars:
         svg.line(bar.x, bar.y, bar.x, bar.y + bar.h, bar.fill, sw=3, dash=bar.dash)
     _draw_marks(svg, layout, marks)
@@ -154,6 +157,28 @@ def _draw_row(
     )
 
 
+def _draw_cells(svg: Svg, row: CellRow, cells: Cells) -> None:
+    """A row of shares: taken is dark, free a light band from below, the largest free block a light square."""
+    part = slice(row.first, row.first + row.count)
+    lines = [bytearray() for _ in range(CELL)]
+    for share, largest, _, _ in cells.plain()[part]:
+        rows = [bytearray([FREE if y >= CELL - share else UNMOVABLE]) * CELL for y in range(CELL)]
+        if side := square(largest, cells.tiles):
+            for y in range(CELL - side, CELL):
+                rows[y][:side] = bytes([FREE]) * side
+                rows[y][0] = rows[y][side - 1] = _LINE
+            rows[CELL - side][:side] = rows[-1][:side] = bytes([_LINE]) * side
+        for line, piece in zip(lines, rows, strict=True):
+            line += piece + bytes(1)
+    wide = len(lines[0])
+    picture = base64.b64encode(png_indexed(lines, _PALETTE)).decode()
+    svg.raw(
+        f'<image x="{row.x}" y="{row.y}" width="{wide}" height="{CELL}" style="image-rendering:pixelated" '
+        f'href="data:image/png;base64,{picture}"/>'
+    )
+    svg.grow(row.y + CELL)
+
+
 def _draw_marks(svg: Svg, layout: Layout, marks: Mapping[str, Any]) -> None:
     """Dashed frames round the halves split off, then the frame round the block taken or given back."""
     places = {tile.pfn: tile for tile in layout.tiles}
@@ -176,6 +201,24 @@ def _draw_marks(svg: Svg, layout: Layout, marks: Mapping[str, Any]) -> None:
     for kind in ("taken", "freed"):
         if marks[kind]:
             frame(*marks[kind], "")
+    block = (marks["largest"] or {}).get("block")
+    tile = places.get(block[0] // TILE * TILE) if block else None
+    if tile is not None:
+        x, y, w, h = (n * layout.px for n in block_rect(*block))
+        _brackets(svg, tile.x + x, tile.y + y, w, h)
+
+
+def _brackets(svg: Svg, x: float, y: float, w: float, h: float) -> None:
+    """Where a request would land: four corners, outside the block."""
+    arm = max(3, min(9, w // 3, h // 3))
+    x, y, w, h = x - 2, y - 2, w + 4, h + 4
+    path = "".join(
+        f"M{cx + dx * arm:g} {cy:g}H{cx:g}V{cy + dy * arm:g}"
+        for cx, dx in ((x, 1), (x + w, -1))
+        for cy, dy in ((y, 1), (y + h, -1))
+    )
+    svg.path(path, stroke="paper", sw=6)
+    svg.path(path, stroke="ink", sw=3)
 
 
 def _draw_legend(svg: Svg, legend: Sequence[Sequence[Any]], key: Sequence[tuple[str, str]], y: float) -> None:
@@ -198,5 +241,7 @@ def _swatch(svg: Svg, kind: int | str, x: float, y: float) -> None:
     elif kind.startswith("bar"):
         token, dash = {"0": ("unmov", ""), "2": ("recl", "4 2"), "3": ("high", "1 2")}.get(kind[3:], ("resv", ""))
         svg.line(x + 6, y, x + 6, y + 12, token, sw=3, dash=dash)
+    elif kind == "largest":
+        _brackets(svg, x + 3, y + 3, 6, 6)
     else:
         svg.rect(x + 1, y + 1, 10, 10, stroke="ink", sw=2, dash="3 2" if kind == "halves" else "")

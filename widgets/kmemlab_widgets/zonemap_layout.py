@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from kmemlab.snapshot import RESERVED, ZoneSnapshot
 from kmemlab_widgets.svg import fit, text_width
 from kmemlab_widgets.theme import number, plural, size
+from kmemlab_widgets.zonemap_large import CELL, PITCH, Cells, across
 
 __all__ = [
     "INSET",
@@ -21,6 +22,7 @@ __all__ = [
     "SIDE",
     "TILE",
     "Bar",
+    "CellRow",
     "Layout",
     "Rect",
     "Tile",
@@ -28,6 +30,9 @@ __all__ = [
     "block_rect",
     "lay_out",
     "morton",
+    "note_lines",
+    "note_of",
+    "note_widths",
     "tile_bytes",
 ]
 
@@ -74,7 +79,7 @@ class Tile:
 
 @dataclass(slots=True)
 class Words:
-    """A line of text: baseline at ``y``, ``fill`` is a token."""
+    """A line of text: baseline at ``y``, ``fill`` is a token; ``note``: of the note of the zone with that index."""
 
     x: float
     y: float
@@ -83,6 +88,18 @@ class Words:
     fill: str = "ink2"
     bold: bool = False
     anchor: str = "start"
+    note: int = -1
+
+
+@dataclass(slots=True)
+class CellRow:
+    """A row of ``count`` cells of a zone shown by shares, from its cell number ``first`` on."""
+
+    zone: int
+    x: int
+    y: int
+    first: int
+    count: int
 
 
 @dataclass(slots=True)
@@ -118,6 +135,9 @@ class Layout:
     words: list[Words] = field(default_factory=list)
     rects: list[Rect] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
+    cells: list[CellRow] = field(default_factory=list)
+    room: tuple[int, int, int, int] | None = None  # right of the first zone: x, y, width; and where it must end
+    below: tuple[int, int] | None = None  # under the first zone's tiles, left of the room: y and width
 
     @property
     def pitch(self) -> int:
@@ -125,15 +145,21 @@ class Layout:
         return (SIDE + 2) * self.px
 
     def plain(self) -> dict[str, object]:
-        """The layout as plain data for the browser."""
+        """The layout as plain data for the browser: what is the same as long as memory is.
+
+        Notes and pageblock bars are not in it, only where the lines of notes stand.
+        """
         return {
             "width": self.width,
             "px": self.px,
             "height": round(self.height),
             "tiles": [[t.pfn, t.x, t.y, t.zone] for t in self.tiles],
-            "words": [[w.x, w.y, w.text, w.px, w.fill, w.bold, w.anchor] for w in self.words],
+            "words": [[w.x, w.y, w.text, w.px, w.fill, w.bold, w.anchor] for w in self.words if w.note < 0],
+            "notes": [[w.note, w.x, w.y] for w in self.words if w.note >= 0],
             "rects": [[r.x, r.y, r.w, r.h, r.fill] for r in self.rects],
-            "bars": [[b.x, b.y, b.h, b.fill, b.dash] for b in self.bars],
+            "cells": [[c.zone, c.x, c.y, c.first, c.count] for c in self.cells],
+            "room": self.room,
+            "below": self.below,
         }
 
 
@@ -153,7 +179,8 @@ def tile_bytes(zone: ZoneSnapshot, tile: int) -> bytes:
     return bytes(out)
 
 
-def _note(zone: ZoneSnapshot) -> str:
+def note_of(zone: ZoneSnapshot) -> str:
+    """What is said of a zone beside its name."""
     free = sum(count << order for order, count in enumerate(zone.nr_free))
     note = f"{number(free)} of {number(zone.managed)} pages free ({100 * free // max(1, zone.managed)} %)"
     if shelf := sum(pcp.count for pcp in zone.pcps):
@@ -179,23 +206,26 @@ def _scale(width: int, tiles: int) -> int:
 def lay_out(
     zones: Sequence[ZoneSnapshot], width: int, top: float,
     said: Mapping[str, str] | None = None, story: tuple[str, Sequence[tuple[str, str]]] = ("", ()),
+    cells: Sequence[Cells] = (),
 ) -> Layout:  # fmt: skip
     """Place every zone for a drawing of ``width`` px, below ``top``.
 
     ``said`` has the words of the zones that refused the last request; ``story`` is a title and the steps of that
-    request, each a token and a sentence.
+    request, each a token and a sentence. With ``cells`` (one a zone) shares are shown, not pages.
     """
     numbers = [_tiles_of(zone) for zone in zones]
     layout = Layout(width, _scale(width, sum(map(len, numbers))))
-    beside = LEFT + 4 * layout.pitch + 24  # the story stands right of zone DMA: always four tiles on a PC
-    side = len(zones) > 1 and 0 < len(numbers[0]) <= 4 and beside + 300 <= width and bool(story[1])
+    widths = note_widths(zones, width, cells)
+    side, beside = widths[0] < width, int(widths[0]) + 24
     y = top
     for i, zone in enumerate(zones):
         start = y
-        y = _head(layout, zone, y, (said or {}).get(zone.name, ""), beside - 24 if side and i == 0 else width)
-        y = _rows(layout, i, zone, numbers[i], y) if zone.pages else _shares(layout, zone, y)
+        y = _head(layout, i, zone, y, (said or {}).get(zone.name, ""), widths[i])
+        y = _cells(layout, i, zone, cells[i], y) if cells else _rows(layout, i, zone, numbers[i], y)
         if i == 0 and side:
+            layout.below = (round(y), beside - 24)
             y = max(y, _story(layout, story, beside, start))
+            layout.room = (beside, round(start), width - beside, round(y))
         if i + 1 < len(zones):
             y = _gap(layout, zone, zones[i + 1], y)
         y += 10
@@ -205,14 +235,27 @@ def lay_out(
     return layout
 
 
-def _head(layout: Layout, zone: ZoneSnapshot, y: float, said: str, width: float) -> float:
+def note_widths(zones: Sequence[ZoneSnapshot], width: int, cells: Sequence[Cells] = ()) -> list[int]:
+    """How far each zone's head may go: that of the first only to the room right of it, if there is one."""
+    if cells:
+        tiles = max(160, across(width, LEFT) * PITCH // 4)
+        small = len(cells[0].starts) * PITCH <= tiles
+    else:
+        numbers = [len(_tiles_of(zone)) for zone in zones]
+        tiles = 4 * Layout(width, _scale(width, sum(numbers))).pitch
+        small = 0 < numbers[0] <= 4  # zone DMA on a PC
+    beside = LEFT + tiles
+    side = len(zones) > 1 and small and beside + 24 + 300 <= width
+    return [beside if side and i == 0 else width for i in range(len(zones))]
+
+
+def _head(layout: Layout, index: int, zone: ZoneSnapshot, y: float, said: str, width: float) -> float:
     """The zone's name and free pages, beside it where there is room; and why it refused, if it did."""
     layout.words.append(Words(INSET, y + 14, zone.name, 13, "ink", True))
-    note, x = _note(zone), max(LEFT, INSET + round(text_width(zone.name, 13, bold=True)) + 10)
-    if x + text_width(note, 12) > width:
-        x, y = INSET, y + 16
-    for line in fit(note, 12, width - x):
-        layout.words.append(Words(x, y + 14, line))
+    x, lower, lines = note_lines(zone, width)
+    y += lower
+    for line in lines:
+        layout.words.append(Words(x, y + 14, line, note=index))
         y += 16
     if said:
         lines = fit(f"✕ {zone.name} said no: {said}", 12, width - 28, bold=True)
@@ -225,22 +268,47 @@ def _head(layout: Layout, zone: ZoneSnapshot, y: float, said: str, width: float)
     return y + 6
 
 
+def note_lines(zone: ZoneSnapshot, width: float) -> tuple[int, int, list[str]]:
+    """Where the zone's note begins, how much lower than its name, and its lines."""
+    note, x = note_of(zone), max(LEFT, INSET + round(text_width(zone.name, 13, bold=True)) + 10)
+    if x + text_width(note, 12) <= width:
+        return x, 0, [note]
+    return INSET, 16, fit(note, 12, width - INSET)
+
+
+def _cells(layout: Layout, index: int, zone: ZoneSnapshot, cells: Cells, y: float) -> float:
+    """Rows of cells, each with its address; a stretch without memory begins another row."""
+    most, step, starts = across(layout.width, LEFT), cells.tiles * TILE, cells.starts
+    i = 0
+    while i < len(starts):
+        count = 1
+        while count < most and i + count < len(starts) and starts[i + count] == starts[i] + count * step:
+            count += 1
+        if i and starts[i] != starts[i - 1] + step:
+            y = _sentence(layout, f"… no memory for {size(starts[i] - starts[i - 1] - step)} …", y)
+        layout.words.append(Words(LEFT - 8, y + 12, size(starts[i]) if starts[i] else "0 MiB", 11, anchor="end"))
+        layout.cells.append(CellRow(index, LEFT, round(y), i, count))
+        y += PITCH
+        i += count
+    return y + CELL / 2
+
+
 def _rows(layout: Layout, index: int, zone: ZoneSnapshot, starts: list[int], y: float) -> float:
     """Rows of tiles; rows that nobody can use are folded, stretches without memory become a sentence."""
     px, base = layout.px, zone.start_pfn // TILE * TILE
-    across = max(1, (layout.width - LEFT + 2 * px) // layout.pitch)
+    most = max(1, (layout.width - LEFT + 2 * px) // layout.pitch)
     i = 0
     while i < len(starts):
         row = [starts[i]]
-        while len(row) < across and i + len(row) < len(starts) and starts[i + len(row)] == row[-1] + TILE:
+        while len(row) < most and i + len(row) < len(starts) and starts[i + len(row)] == row[-1] + TILE:
             row.append(starts[i + len(row)])
         if i and row[0] != starts[i - 1] + TILE:
             y = _sentence(layout, f"… no memory for {size(row[0] - starts[i - 1] - TILE)} …", y)
         # Addresses up to 4 GiB; beyond, how far into the zone: "+48 MiB" says more than "4144 MiB".
         label = size(row[0]) if row[0] == base or base < 1 << 20 else f"+{size(row[0] - base)}"
         label = label if row[0] else "0 MiB"
-        if folded := _fold(zone, starts[i:], across):
-            row, wide = folded, across * layout.pitch - 2 * px
+        if folded := _fold(zone, starts[i:], most):
+            row, wide = folded, most * layout.pitch - 2 * px
             text = f"{plural(len(row), 'whole tile')} reserved at boot ({size(len(row) * TILE)})"
             if not _label(layout, label, y, 14):
                 text = f"at {label}: {text}"
@@ -255,12 +323,12 @@ def _rows(layout: Layout, index: int, zone: ZoneSnapshot, starts: list[int], y: 
     return y
 
 
-def _fold(zone: ZoneSnapshot, tiles: list[int], across: int) -> list[int]:
+def _fold(zone: ZoneSnapshot, tiles: list[int], most: int) -> list[int]:
     """The whole rows that these tiles begin with and nobody can use."""
     out: list[int] = []
-    while len(row := tiles[len(out) : len(out) + across]) == across:
+    while len(row := tiles[len(out) : len(out) + most]) == most:
         first = out[-1] + TILE if out else row[0]
-        if row != list(range(first, first + across * TILE, TILE)):
+        if row != list(range(first, first + most * TILE, TILE)):
             break
         if any(tile_bytes(zone, tile).translate(None, _UNUSABLE) for tile in row):
             break
@@ -301,28 +369,6 @@ def _gap(layout: Layout, zone: ZoneSnapshot, above: ZoneSnapshot, y: float) -> f
     if above.start_pfn - end < TILE:
         return y
     return _sentence(layout, f"… no memory from {size(end)} to {size(above.start_pfn)} …", y)
-
-
-def _shares(layout: Layout, zone: ZoneSnapshot, y: float) -> float:
-    """A zone too large to list: one bar of what its pages are, to scale."""
-    free = sum(count << order for order, count in enumerate(zone.nr_free))
-    shelf = sum(pcp.count for pcp in zone.pcps)
-    shares = {
-        ("free", "free"): free,
-        ("pcp", "per-CPU"): shelf,
-        ("unmov", "allocated"): max(0, zone.managed - free - shelf),
-        ("hatch", "reserved"): max(0, zone.present - zone.managed),
-    }
-    wide, total, x = layout.width - LEFT, max(1, sum(shares.values())), float(LEFT)
-    for (token, _), pages in shares.items():
-        layout.rects.append(Rect(round(x, 1), y, round(wide * pages / total, 1), 18, token))
-        x += wide * pages / total
-    text = " · ".join(f"{word} {size(pages)}" for (_, word), pages in shares.items() if pages)
-    y += 18
-    for line in fit(text, 11, wide):
-        layout.words.append(Words(LEFT, y + 14, line, 11))
-        y += 15
-    return y + 4
 
 
 def _story(layout: Layout, story: tuple[str, Sequence[tuple[str, str]]], x: float, y: float) -> float:

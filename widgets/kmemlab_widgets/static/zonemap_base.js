@@ -1,11 +1,13 @@
 // What the map stands on: geometry of Z-order tiles, how marks are painted, and what is known of a frame.
-// ZoneMap puts this before zonemap.js: a module sent by Python cannot import its neighbours.
+// The first of the files that make one module: a module that Python sends cannot import its neighbours.
 
 const SIDE = 32;
 const TILE = 1024;
 const [RESERVED, FREE, PCP, MOVABLE, RECLAIMABLE, SLAB] = [1, 2, 3, 4, 5, 6];
-const TOKENS =
-  "paper wash ink ink2 line rule free freeln pcp pcpln mov recl slab unmov resv lost high bad badbg focus onfree ontaken".split(" ");
+const TOKENS = (
+  "paper wash ink ink2 line rule free freeln pcp pcpln mov recl slab unmov resv lost high bad badbg ok focus " +
+  "onfree ontaken"
+).split(" ");
 
 const morton = (i) => {
   let x = 0;
@@ -69,6 +71,25 @@ const dashed = (g, paper, ink, r) => {
   g.setLineDash([]);
 };
 
+// Where a request would land: four corners outside the block, a shape and not a colour.
+const bracketed = (g, paper, ink, r) => {
+  if (!r) return;
+  const arm = Math.max(3, Math.min(9, r[2] / 3, r[3] / 3));
+  const [x, y, w, h] = [r[0] - 2, r[1] - 2, r[2] + 4, r[3] + 4];
+  const corners = [[x, y, 1, 1], [x + w, y, -1, 1], [x, y + h, 1, -1], [x + w, y + h, -1, -1]];
+  for (const [colour, width] of [[paper, 6], [ink, 3]]) {
+    Object.assign(g, { strokeStyle: colour, lineWidth: width, lineCap: "square" });
+    g.beginPath();
+    for (const [cx, cy, dx, dy] of corners) {
+      g.moveTo(cx + dx * arm, cy);
+      g.lineTo(cx, cy);
+      g.lineTo(cx, cy + dy * arm);
+    }
+    g.stroke();
+  }
+  g.lineCap = "butt";
+};
+
 // Reserved memory: diagonal lines on wash.
 const hatch = (g, colour) => {
   const tile = Object.assign(document.createElement("canvas"), { width: 8, height: 8 });
@@ -113,9 +134,10 @@ const theirs = (event) =>
 
 const HELP =
   "Arrows: page. Shift and arrows: block. Page up, page down: row of tiles. Home, End: zone. B: buddy. " +
-  "Z: zoom of the pageblock. Escape: leave.";
+  "Z, Enter: zoom of the pageblock. F: next flag, whose largest request gets corner brackets. " +
+  "Comma, full stop: one moment back, on. Space: play. Escape: leave.";
 
-// What Python sent (meta, cells, blocks), asked by frame; and the ways from one frame to another (places: the tiles).
+// What Python sent (meta, cells, orders), asked by frame; and the ways from one frame to another (places: the tiles).
 class Ground {
   spanOf(pfn) {
     return this.meta.spans.find(([first, pages]) => pfn >= first && pfn < first + pages);
@@ -130,11 +152,18 @@ class Ground {
     return this.cell(pfn) & 15;
   }
 
+  // [order, list type] of the free block that begins with a frame.
+  headAt(pfn) {
+    const span = this.spanOf(pfn);
+    const at = span ? span[2] + pfn - span[0] : -1;
+    return this.orders[at] ? [this.orders[at] - 1, this.cells[at] >> 4] : undefined;
+  }
+
   // [first frame, order, list type] of the free block, or of the block just taken, that holds a frame.
   blockAt(pfn) {
     for (let order = 0; order < 11; order++) {
       const start = Math.floor(pfn / size(order)) * size(order);
-      const found = this.blocks.get(start);
+      const found = this.headAt(start);
       if (found && found[0] >= order && pfn < start + size(found[0])) return [start, ...found];
     }
     const taken = this.meta.marks.taken;
@@ -153,7 +182,9 @@ class Ground {
     return [from, to];
   }
 
+  // States of a tile's pages, and the free blocks that begin in it: [frame number in the tile, order].
   statesOf(tile) {
+    if (this.opened?.pfn === tile) return this.opened.cells.map((cell) => cell & 15);
     const states = new Uint8Array(TILE);
     for (const [first, pages, offset] of this.meta.spans) {
       const low = Math.max(first, tile);
@@ -161,6 +192,20 @@ class Ground {
       for (let pfn = low; pfn < high; pfn++) states[pfn - tile] = this.cells[offset + pfn - first] & 15;
     }
     return states;
+  }
+
+  blocksOf(tile) {
+    const found = [];
+    const look = (orders, from, i, pages) => {
+      for (let k = 0; k < pages; k++) if (orders[from + k]) found.push([i + k, orders[from + k] - 1]);
+    };
+    if (this.opened?.pfn === tile) look(this.opened.orders, 0, 0, TILE);
+    for (const [first, pages, offset] of this.meta.spans) {
+      const low = Math.max(first, tile);
+      const high = Math.min(first + pages, tile + TILE);
+      if (low < high) look(this.orders, offset + low - first, low - tile, high - low);
+    }
+    return found;
   }
 
   after(pfn) {
