@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
 
@@ -147,7 +147,7 @@ def test_the_saved_picture_stands_alone(m: Machine) -> None:
     m.alloc_pages(GFP_KERNEL, 0)
     data, _ = RequestPath(m)._repr_mimebundle_()
     assert data["text/plain"] == str(m.explain())
-    svg = base64.b64decode(re.search(r"base64,([^\"]+)", data["text/html"])[1]).decode()
+    svg = unquote(re.search(r'src="data:image/svg\+xml,([^"]+)"', data["text/html"])[1])
     assert "var(" not in svg
     assert "#FFFFFF" in svg
     assert len(data["text/html"]) < 30_000

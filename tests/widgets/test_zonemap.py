@@ -9,6 +9,7 @@ import re
 import time
 import zlib
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
 
@@ -63,7 +64,7 @@ def grid(m: Machine) -> None:
 def picture(panel: ZoneMap) -> str:
     """The SVG that the saved notebook holds."""
     data, _ = panel._repr_mimebundle_()
-    return base64.b64decode(re.search(r"base64,([^\"]+)", data["text/html"])[1]).decode()
+    return unquote(re.search(r'src="data:image/svg\+xml,([^"]+)"', data["text/html"])[1]).replace("'", '"')
 
 
 def decoded(svg: str) -> list[tuple[int, int, list[list[str]]]]:

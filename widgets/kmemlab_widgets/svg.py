@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 import zlib
+from urllib.parse import quote
 
 from kmemlab_widgets.theme import LIGHT, esc
 
 __all__ = ["SANS", "Svg", "data_uri", "fit", "flat", "text_width"]
 
+_OTHER_QUOTES = str.maketrans({'"': "'", "'": '"'})
 SANS = "var(--jp-ui-font-family, system-ui), system-ui, 'DejaVu Sans', sans-serif"
 MONO = "var(--jp-code-font-family, ui-monospace), ui-monospace, 'DejaVu Sans Mono', monospace"
 
@@ -179,5 +180,6 @@ def _css(name: str, value: str) -> str:
 
 
 def data_uri(svg: str) -> str:
-    """The drawing as a data URI for an ``<img>``."""
-    return "data:image/svg+xml;base64," + base64.b64encode(_short(flat(svg)).encode()).decode()
+    """The drawing as a data URI for an ``<img>``: percent-encoded, a fifth less to store than in base64."""
+    swapped = _short(flat(svg)).translate(_OTHER_QUOTES)  # an apostrophe needs no escape here; texts have none raw
+    return "data:image/svg+xml," + quote(swapped, safe=" =:/'(),;-.+*!?@[]{}|~$")
