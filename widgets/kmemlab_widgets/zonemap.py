@@ -156,7 +156,7 @@ class ZoneMap(Panel, anywidget.AnyWidget):
             svg = Svg(width, headline)
             top = svg.heading(headline, sub, left=INSET) - 10
             layout = lay_out(zones, width, top, marks["failed"], told, cells)
-            return draw(svg, zones, layout, marks, legend_of(zones), key_of(zones, marks), cells)
+            return draw(svg, zones, layout, marks, legend_of(zones, cells), key_of(zones, marks, cells), cells)
 
         return Moment(headline, twin, picture)
 
@@ -169,8 +169,8 @@ class ZoneMap(Panel, anywidget.AnyWidget):
             "notes": notes,
             "marks": marks,
             "story": [told[0], told[1]],
-            "legend": legend_of(zones),
-            "key": key_of(zones, marks),
+            "legend": legend_of(zones, cells),
+            "key": key_of(zones, marks, cells),
             "types": [[pfn, mt] for zone in paged for pfn, mt in zone.pageblocks.items() if mt != 1],
             "heads": [pfns[0] for zone in paged for pfns in zone.free.values()],
             "shares": [each.plain() for each in cells],

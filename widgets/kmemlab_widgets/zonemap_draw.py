@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from kmemlab.snapshot import FREE, MOVABLE, PCP, RECLAIMABLE, RESERVED, SLAB, UNMOVABLE, ZoneSnapshot
+from kmemlab.snapshot import FREE, MOVABLE, PCP, RECLAIMABLE, RESERVED, SLAB, ZoneSnapshot
 from kmemlab_widgets.svg import Svg, text_width
 from kmemlab_widgets.theme import LIGHT, STATE_TOKENS
-from kmemlab_widgets.zonemap_large import CELL, Cells, square
+from kmemlab_widgets.zonemap_large import CELL, PITCH, Cells, square
 from kmemlab_widgets.zonemap_layout import INSET, SIDE, TILE, CellRow, Layout, Tile, block_rect, morton, tile_bytes
 
 __all__ = ["PATTERN_FROM", "draw", "least_order", "pixels", "png_indexed"]
@@ -121,7 +121,7 @@ def draw(
         _draw_cells(svg, row, cells[row.zone])
     for bar in layout.bars:
         svg.line(bar.x, bar.y, bar.x, bar.y + bar.h, bar.fill, sw=3, dash=bar.dash)
-    _draw_marks(svg, layout, marks)
+    _draw_marks(svg, layout, marks, cells)
     for w in layout.words:
         svg.text(w.x, w.y, w.text, px=w.px, fill=w.fill, bold=w.bold, anchor=w.anchor, halo=w.anchor == "middle")
     svg.grow(layout.height)
@@ -161,8 +161,10 @@ def _draw_cells(svg: Svg, row: CellRow, cells: Cells) -> None:
     """A row of shares: taken is dark, free a light band from below, the largest free block a light square."""
     part = slice(row.first, row.first + row.count)
     lines = [bytearray() for _ in range(CELL)]
-    for share, largest, _, _ in cells.plain()[part]:
-        rows = [bytearray([FREE if y >= CELL - share else UNMOVABLE]) * CELL for y in range(CELL)]
+    reserved = False
+    for share, largest, _, _, kind in cells.plain()[part]:
+        rows = [bytearray([FREE if y >= CELL - share else kind]) * CELL for y in range(CELL)]
+        reserved = reserved or kind == RESERVED
         if side := square(largest, cells.tiles):
             for y in range(CELL - side, CELL):
                 rows[y][:side] = bytes([FREE]) * side
@@ -171,7 +173,9 @@ def _draw_cells(svg: Svg, row: CellRow, cells: Cells) -> None:
         for line, piece in zip(lines, rows, strict=True):
             line += piece + bytes(1)
     wide = len(lines[0])
-    picture = base64.b64encode(png_indexed(lines, _PALETTE)).decode()
+    if reserved:
+        svg.rect(row.x, row.y, wide, CELL, "url(#h)")
+    picture = base64.b64encode(png_indexed(lines, _PALETTE, RESERVED)).decode()
     svg.raw(
         f'<image x="{row.x}" y="{row.y}" width="{wide}" height="{CELL}" style="image-rendering:pixelated" '
         f'href="data:image/png;base64,{picture}"/>'
@@ -179,33 +183,34 @@ def _draw_cells(svg: Svg, row: CellRow, cells: Cells) -> None:
     svg.grow(row.y + CELL)
 
 
-def _draw_marks(svg: Svg, layout: Layout, marks: Mapping[str, Any]) -> None:
-    """Dashed frames round the halves split off, then the frame round the block taken or given back."""
-    places = {tile.pfn: tile for tile in layout.tiles}
+def _placed(layout: Layout, cells: Sequence[Cells], pfn: int, order: int) -> tuple[float, float, float, float] | None:
+    """Where a block is in the picture, or the cell it lies in: x, y, width, height."""
+    for row in layout.cells:
+        number = cells[row.zone].of(pfn)
+        if number is not None and row.first <= number < row.first + row.count:
+            return row.x + (number - row.first) * PITCH, row.y, CELL, CELL
+    for tile in layout.tiles:
+        if tile.pfn == pfn // TILE * TILE:
+            x, y, w, h = (n * layout.px for n in block_rect(pfn, order))
+            return tile.x + x, tile.y + y, w, h
+    return None
 
-    def frame(pfn: int, order: int, dash: str) -> None:
-        tile = places.get(pfn // TILE * TILE)
-        if tile is None:
-            return
-        x, y, w, h = (n * layout.px for n in block_rect(pfn, order))
-        x, y = x + tile.x, y + tile.y
-        if dash:
+
+def _draw_marks(svg: Svg, layout: Layout, marks: Mapping[str, Any], cells: Sequence[Cells]) -> None:
+    """Dashed frames round the halves split off, then the frame round the block taken or given back."""
+    for block in marks["halves"] if not cells else ():
+        if place := _placed(layout, cells, *block):
+            x, y, w, h = place
             svg.rect(x + 1, y + 1, w - 2, h - 2, stroke="paper", sw=2)
-            svg.rect(x + 1, y + 1, w - 2, h - 2, stroke="ink", sw=2, dash=dash)
-        else:
+            svg.rect(x + 1, y + 1, w - 2, h - 2, stroke="ink", sw=2, dash="3 2")
+    for block in (marks["taken"], marks["freed"]):
+        if block and (place := _placed(layout, cells, *block)):
+            x, y, w, h = place
             svg.rect(x - 2, y - 2, w + 4, h + 4, stroke="paper", sw=4)
             svg.rect(x - 1, y - 1, w + 2, h + 2, stroke="ink", sw=2)
-
-    for pfn, order in marks["halves"]:
-        frame(pfn, order, "3 2")
-    for kind in ("taken", "freed"):
-        if marks[kind]:
-            frame(*marks[kind], "")
-    block = (marks["largest"] or {}).get("block")
-    tile = places.get(block[0] // TILE * TILE) if block else None
-    if tile is not None:
-        x, y, w, h = (n * layout.px for n in block_rect(*block))
-        _brackets(svg, tile.x + x, tile.y + y, w, h)
+    landing = (marks["largest"] or {}).get("block")
+    if landing and (place := _placed(layout, cells, *landing)):
+        _brackets(svg, *place)
 
 
 def _brackets(svg: Svg, x: float, y: float, w: float, h: float) -> None:
@@ -241,6 +246,11 @@ def _swatch(svg: Svg, kind: int | str, x: float, y: float) -> None:
     elif kind.startswith("bar"):
         token, dash = {"0": ("unmov", ""), "2": ("recl", "4 2"), "3": ("high", "1 2")}.get(kind[3:], ("resv", ""))
         svg.line(x + 6, y, x + 6, y + 12, token, sw=3, dash=dash)
+    elif kind == "band":
+        svg.rect(x + 0.5, y + 0.5, 11, 5, "unmov")
+        svg.rect(x + 0.5, y + 5.5, 11, 6, "free")
+    elif kind == "square":
+        svg.rect(x + 2.5, y + 2.5, 7, 7, "free", stroke="freeln")
     elif kind == "largest":
         _brackets(svg, x + 3, y + 3, 6, 6)
     else:

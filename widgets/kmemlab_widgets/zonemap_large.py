@@ -5,11 +5,12 @@ Nothing here walks pages: free memory is counted block by block, and what nobody
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kmemlab.snapshot import ZoneSnapshot
+from kmemlab.snapshot import LOST, MOVABLE, RECLAIMABLE, RESERVED, SLAB, UNMOVABLE, ZoneSnapshot
 from kmemlab_widgets.theme import plural, size
 
 __all__ = [
@@ -34,29 +35,38 @@ MOST_TILES = 512  # 2 GiB: more are shown by shares
 _ROWS = 26  # of cells at the widest: the map stays at about 500 px
 _ACROSS = 40
 
-# Zone -> (first frames of its free top-order blocks, the run of them that nobody touched since boot).
-Tops = Mapping[str, tuple[Sequence[int], range]]
+# Zone -> (first frames of its free top-order blocks, the run of them that nobody touched since boot, and the runs
+# (first frame, pages) that were reserved at boot).
+Tops = Mapping[str, tuple[Sequence[int], range, Sequence[tuple[int, int]]]]
+_TAKEN = (RESERVED, MOVABLE, RECLAIMABLE, SLAB, UNMOVABLE, LOST)
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
     """The cells of a zone: the frame each begins at, ``tiles`` in each, and what is in it: pages that are there,
-    free pages, order of the largest free block (-1: none). ``even``: free memory whose place the snapshot does not
-    tell is spread evenly."""
+    free pages, order of the largest free block (-1: none), state of most of the others. ``even``: free memory whose
+    place the snapshot does not tell is spread evenly."""
 
     tiles: int
     starts: tuple[int, ...]
     there: tuple[int, ...]
     free: tuple[int, ...]
     largest: tuple[int, ...]
+    kind: tuple[int, ...]
     even: bool
 
     def plain(self) -> list[list[int]]:
-        """[free pages in 16ths of what is there, order of the largest block, free pages, pages] of each cell."""
+        """[free pages in 16ths of what is there, order of the largest block, free pages, pages, state] of each cell."""
         return [
-            [-(-CELL * free // there) if there else 0, largest, free, there]
-            for there, free, largest in zip(self.there, self.free, self.largest, strict=True)
+            [-(-CELL * free // there) if there else 0, largest, free, there, kind]
+            for there, free, largest, kind in zip(self.there, self.free, self.largest, self.kind, strict=True)
         ]
+
+    def of(self, pfn: int) -> int | None:
+        """Number of the cell that holds a frame."""
+        step = self.tiles * TILE
+        i = bisect.bisect_right(self.starts, pfn) - 1
+        return i if i >= 0 and self.starts[i] // step == pfn // step else None
 
 
 def _tiles(zone: ZoneSnapshot) -> int:
@@ -99,12 +109,14 @@ def unit(groups: Sequence[int], zones: Sequence[ZoneSnapshot]) -> str:
 
 
 def square(order: int, tiles: int) -> int:
-    """Side in px of the square that stands for the largest free block: as large as the block is in its cell."""
-    return round(CELL * ((1 << order) / (TILE * tiles)) ** 0.5) if order >= 0 else 0
+    """Side in px of the square that stands for the largest free block: as large as the block is in its tile. A cell
+    of several tiles has none."""
+    return round(CELL * ((1 << order) / TILE) ** 0.5) if order >= 0 and tiles == 1 else 0
 
 
 def tops_of(machine: Any) -> Tops:
-    """Where a machine's free blocks of the top order are: those on the lists, and the untouched run behind them."""
+    """Where a machine's free blocks of the top order are: those on the lists, and the untouched run behind them; and
+    what was reserved at boot."""
     found = {}
     for zone in machine.zones:
         listed: list[int] = []
@@ -113,18 +125,14 @@ def tops_of(machine: Any) -> Tops:
                 if zone.run and pfn == zone.run[0]:
                     break
                 listed.append(pfn)
-        found[zone.name] = (listed, zone.run)
+        found[zone.name] = (listed, zone.run, zone.reserved)
     return found
 
 
 def cells_of(zone: ZoneSnapshot, tiles: int, tops: Tops) -> Cells:
     """Count a zone's free memory by cells of so many tiles."""
     step = tiles * TILE
-    there: dict[int, int] = {}
-    for first, pages in zone.spans:
-        for cell in range(first // step, (first + pages - 1) // step + 1):
-            low, high = max(first, cell * step), min(first + pages, (cell + 1) * step)
-            there[cell] = there.get(cell, 0) + high - low
+    there = _by_cell(zone.spans, step)
     free, largest = dict.fromkeys(there, 0), dict.fromkeys(there, -1)
     known = 0
     for (order, _), pfns in sorted(zone.free.items()):
@@ -133,14 +141,11 @@ def cells_of(zone: ZoneSnapshot, tiles: int, tops: Tops) -> Cells:
             largest[pfn // step] = order
         known += len(pfns) if order == TOP else 0
     if zone.name in tops:
-        listed, run = tops[zone.name]
-        for pfn in listed:
-            free[pfn // step] += TILE
-            largest[pfn // step] = TOP
+        listed, run, _ = tops[zone.name]
         known = len(listed) + len(run)
-        for cell in range(run[0] // step, run[-1] // step + 1) if run else ():
-            low, high = max(run[0], cell * step), min(run[-1] + TILE, (cell + 1) * step)
-            free[cell] += high - low
+        blocks = [(pfn, TILE) for pfn in listed] + ([(run[0], len(run) * TILE)] if run else [])
+        for cell, pages in _by_cell(blocks, step).items():
+            free[cell] += pages
             largest[cell] = TOP
     rest = (zone.nr_free[TOP] - known) * TILE
     if rest > 0:
@@ -149,7 +154,39 @@ def cells_of(zone: ZoneSnapshot, tiles: int, tops: Tops) -> Cells:
             free[cell] += rest * (pages - free[cell]) // room
             largest[cell] = TOP
     cells = sorted(there)
+    kinds = _kinds(zone, step, cells, {cell: there[cell] - free[cell] for cell in cells}, tops)
+    starts = tuple(max(cell * step, zone.spans[0][0] // TILE * TILE) for cell in cells)
     return Cells(
-        tiles, tuple(cell * step for cell in cells), tuple(there[c] for c in cells), tuple(free[c] for c in cells),
-        tuple(largest[c] for c in cells), rest > 0,
+        tiles, starts, tuple(there[c] for c in cells), tuple(free[c] for c in cells),
+        tuple(largest[c] for c in cells), kinds, rest > 0,
     )  # fmt: skip
+
+
+def _by_cell(runs: Iterable[tuple[int, int]], step: int) -> dict[int, int]:
+    """Pages of runs (first frame, pages) in each cell."""
+    found: dict[int, int] = {}
+    for first, pages in runs:
+        for cell in range(first // step, (first + pages - 1) // step + 1):
+            low, high = max(first, cell * step), min(first + pages, (cell + 1) * step)
+            found[cell] = found.get(cell, 0) + high - low
+    return found
+
+
+def _kinds(
+    zone: ZoneSnapshot, step: int, cells: Sequence[int], taken: Mapping[int, int], tops: Tops
+) -> tuple[int, ...]:  # fmt: skip
+    """What most pages of each cell are that are not free."""
+    if not zone.pages:
+        # By the place of reserved memory if it is known; else there is only the sum for the whole zone.
+        reserved = _by_cell(tops[zone.name][2], step) if zone.name in tops else {}
+        mostly = zone.present - zone.managed > zone.managed - zone.nr_free_pages if zone.name not in tops else False
+        return tuple(RESERVED if mostly or 2 * reserved.get(c, 0) > taken[c] else UNMOVABLE for c in cells)
+    counts: dict[int, list[int]] = {cell: [0] * len(_TAKEN) for cell in cells}
+    offset = 0
+    for first, pages in zone.spans:
+        for cell in range(first // step, (first + pages - 1) // step + 1):
+            low, high = max(first, cell * step), min(first + pages, (cell + 1) * step)
+            for i, state in enumerate(_TAKEN):
+                counts[cell][i] += zone.pages.count(state, offset + low - first, offset + high - first)
+        offset += pages
+    return tuple(_TAKEN[max(range(len(_TAKEN)), key=counts[cell].__getitem__)] for cell in cells)

@@ -221,7 +221,7 @@ def lay_out(
     for i, zone in enumerate(zones):
         start = y
         y = _head(layout, i, zone, y, (said or {}).get(zone.name, ""), widths[i])
-        y = _cells(layout, i, zone, cells[i], y) if cells else _rows(layout, i, zone, numbers[i], y)
+        y = _cells(layout, i, cells[i], y) if cells else _rows(layout, i, zone, numbers[i], y)
         if i == 0 and side:
             layout.below = (round(y), beside - 24)
             y = max(y, _story(layout, story, beside, start))
@@ -276,16 +276,17 @@ def note_lines(zone: ZoneSnapshot, width: float) -> tuple[int, int, list[str]]:
     return INSET, 16, fit(note, 12, width - INSET)
 
 
-def _cells(layout: Layout, index: int, zone: ZoneSnapshot, cells: Cells, y: float) -> float:
+def _cells(layout: Layout, index: int, cells: Cells, y: float) -> float:
     """Rows of cells, each with its address; a stretch without memory begins another row."""
     most, step, starts = across(layout.width, LEFT), cells.tiles * TILE, cells.starts
+    numbers = [start // step for start in starts]
     i = 0
     while i < len(starts):
         count = 1
-        while count < most and i + count < len(starts) and starts[i + count] == starts[i] + count * step:
+        while count < most and i + count < len(starts) and numbers[i + count] == numbers[i] + count:
             count += 1
-        if i and starts[i] != starts[i - 1] + step:
-            y = _sentence(layout, f"… no memory for {size(starts[i] - starts[i - 1] - step)} …", y)
+        if i and numbers[i] != numbers[i - 1] + 1:
+            y = _sentence(layout, f"… no memory for {size((numbers[i] - numbers[i - 1] - 1) * step)} …", y)
         layout.words.append(Words(LEFT - 8, y + 12, size(starts[i]) if starts[i] else "0 MiB", 11, anchor="end"))
         layout.cells.append(CellRow(index, LEFT, round(y), i, count))
         y += PITCH

@@ -10,6 +10,7 @@ from kmemlab.gfp import MIGRATE_NAMES
 from kmemlab.snapshot import FREE, PCP, RESERVED, UNMOVABLE, Snapshot, ZoneSnapshot
 from kmemlab.story import Story
 from kmemlab_widgets.theme import LETTERS, STATE_NAMES, STATE_TOKENS, number, plural, size
+from kmemlab_widgets.zonemap_large import Cells
 
 __all__ = ["UNIT", "Marks", "describe", "free_of", "key_of", "legend_of", "marks_of", "told_of"]
 
@@ -158,8 +159,8 @@ def told_of(story: Story, marks: Marks, shown: Sequence[str]) -> tuple[str, list
     return f"Why {marks['zone']}?" if marks["taken"] else "What happened", lines
 
 
-def legend_of(zones: Sequence[ZoneSnapshot]) -> list[list[Any]]:
-    """State, name, token, letter and pages of every state in the picture."""
+def legend_of(zones: Sequence[ZoneSnapshot], cells: Sequence[Cells] = ()) -> list[list[Any]]:
+    """State, name, token, letter and pages of every state in the picture; ``cells`` if it is a map by shares."""
     counts = [0] * len(STATE_TOKENS)
     for zone in zones:
         if zone.pages:
@@ -172,11 +173,12 @@ def legend_of(zones: Sequence[ZoneSnapshot]) -> list[list[Any]]:
             counts[PCP] += shelf
             counts[UNMOVABLE] += zone.managed - free - shelf
             counts[RESERVED] += zone.present - zone.managed
-    return [[s, STATE_NAMES[s], STATE_TOKENS[s], LETTERS[s], n] for s, n in enumerate(counts) if n > 0]
+    shown = {FREE}.union(*(each.kind for each in cells)) if cells else range(len(counts))
+    return [[s, STATE_NAMES[s], STATE_TOKENS[s], LETTERS[s], counts[s]] for s in sorted(shown) if counts[s] > 0]
 
 
-def key_of(zones: Sequence[ZoneSnapshot], marks: Marks) -> list[tuple[str, str]]:
-    """The marks in the picture, and what they mean."""
+def key_of(zones: Sequence[ZoneSnapshot], marks: Marks, cells: Sequence[Cells] = ()) -> list[tuple[str, str]]:
+    """The marks in the picture, and what they mean; ``cells`` if it is a map by shares."""
 
     def here(pfn: int) -> bool:
         return any(zone.start_pfn <= pfn < zone.start_pfn + zone.spanned for zone in zones)
@@ -185,10 +187,15 @@ def key_of(zones: Sequence[ZoneSnapshot], marks: Marks) -> list[tuple[str, str]]
     for kind, words in (("taken", "just allocated"), ("freed", "just given back")):
         if marks[kind] and here(marks[kind][0]):
             key.append((kind, words))
-    if any(here(pfn) for pfn, _ in marks["halves"]):
+    if any(here(pfn) for pfn, _ in marks["halves"]) and not cells:
         key.append(("halves", "split off"))
     if marks["largest"]:
         block, words = marks["largest"]["block"], _landing(marks["largest"])
         key.append(("largest", words if block is None or here(block[0]) else f"{words}, not on this map"))
+    if cells:
+        key.append(("band", "light from below: share that is free"))
+        if any(each.tiles == 1 and max(each.largest, default=-1) >= 0 for each in cells):
+            key.append(("square", "square: largest free block of a tile"))
+        return key
     kinds = {mt for zone in zones if zone.pages for mt in zone.pageblocks.values() if mt != 1}
     return key + [(f"bar{mt}", f"pageblock {MIGRATE_NAMES[mt]}") for mt in sorted(kinds)]

@@ -13,22 +13,34 @@ class Large extends Side {
   }
 
   drawCells(g) {
-    const { free, freeln, unmov, wash } = this.colour;
-    for (const [zone, x0, y, first, count] of this.drawnFor.cells) {
-      const tiles = this.meta.units[zone][0];
+    const c = this.colour;
+    const shown = (state, fill) => (this.only === null || this.only === state ? fill : c.wash);
+    for (const [zone, x0, y0, first, count] of this.drawnFor.cells) {
+      const y = this.shift(y0);
       for (let i = 0; i < count; i++) {
-        const [share, largest] = this.meta.shares[zone][first + i];
+        const [share, largest, , , kind] = this.meta.shares[zone][first + i];
         const x = x0 + i * (CELL + 1);
-        g.fillStyle = this.only === null || this.only === 7 ? unmov : wash;
-        g.fillRect(x, this.shift(y), CELL, CELL);
-        g.fillStyle = this.only === null || this.only === FREE ? free : wash;
-        g.fillRect(x, this.shift(y) + CELL - share, CELL, share);
-        const side = largest < 0 ? 0 : Math.round(CELL * Math.sqrt(size(largest) / (TILE * tiles)));
+        g.fillStyle = shown(kind, kind === RESERVED ? this.hatch : c[this.meta.states[kind][1]]);
+        g.fillRect(x, y, CELL, CELL);
+        g.fillStyle = shown(FREE, c.free);
+        g.fillRect(x, y + CELL - share, CELL, share);
+        const one = this.meta.units[zone][0] === 1 && largest >= 0; // a cell of several tiles has no square
+        const side = one ? Math.round(CELL * Math.sqrt(size(largest) / TILE)) : 0;
         if (!side) continue;
-        g.fillRect(x, this.shift(y) + CELL - side, side, side);
-        stroke(g, freeln, 1, [x, this.shift(y) + CELL - side, side, side], -0.5);
+        g.fillRect(x, y + CELL - side, side, side);
+        stroke(g, c.freeln, 1, [x, y + CELL - side, side, side], -0.5);
       }
     }
+  }
+
+  // [zone, number] of the cell that holds a frame.
+  cellOf(pfn) {
+    for (const [zone, [tiles, starts]] of this.meta.units.entries()) {
+      const number = starts.findLastIndex((start) => start <= pfn);
+      const step = tiles * TILE;
+      if (number >= 0 && Math.floor(starts[number] / step) === Math.floor(pfn / step)) return [zone, number];
+    }
+    return null;
   }
 
   // [zone, number] of the cell at a place on the canvas.
@@ -41,7 +53,9 @@ class Large extends Side {
     return null;
   }
 
-  cellRect([zone, number]) {
+  cellRect(cell) {
+    if (!cell) return null;
+    const [zone, number] = cell;
     const row = this.drawnFor.cells.find((each) => each[0] === zone && number >= each[3] && number < each[3] + each[4]);
     return row ? [row[1] + (number - row[3]) * (CELL + 1), this.shift(row[2]), CELL, CELL] : null;
   }
@@ -51,7 +65,7 @@ class Large extends Side {
     const [, largest, free, there] = this.meta.shares[zone][number];
     const start = starts[number];
     const parts = [
-      `pfn ${start}–${start + tiles * TILE - 1}`,
+      `pfn ${start}–${(Math.floor(start / (tiles * TILE)) + 1) * tiles * TILE - 1}`,
       `zone ${this.meta.zones[zone]}`,
       `${free.toLocaleString("en")} of ${there.toLocaleString("en")} pages free`,
       largest < 0 ? "no free block" : `largest block order ${largest}`,

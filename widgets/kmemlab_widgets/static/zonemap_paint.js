@@ -191,9 +191,10 @@ class Painted extends Timed {
       if (this.roomy && this.places.get(tileOf(zoomed))[2] === 0) this.drawLead(g, at[0] + at[2] / 2, ink2);
     }
     const { taken, freed, halves, largest } = this.meta.marks;
-    for (const half of halves) dashed(g, paper, ink, this.rect(...half));
-    for (const block of [taken, freed]) if (block) framed(g, paper, ink, this.rect(...block));
-    if (largest?.block) bracketed(g, paper, ink, this.rect(...largest.block));
+    const place = (pfn, order) => (this.large ? this.cellRect(this.cellOf(pfn)) : this.rect(pfn, order));
+    if (!this.large) for (const half of halves) dashed(g, paper, ink, place(...half));
+    for (const block of [taken, freed]) if (block) framed(g, paper, ink, place(...block));
+    if (largest?.block) bracketed(g, paper, ink, place(...largest.block));
   }
 
   // From the first zone's tiles to the zoom beside them.

@@ -291,8 +291,9 @@ class ZoneMap extends Painted {
   }
 }
 
-function render({ model, el: root }) {
+function render({ model, el: root, show }) {
   const map = new ZoneMap(model, root);
+  show?.(map); // for tests
   const update = () => map.update();
   const hear = (message, buffers) => map.hear(message, buffers);
   model.on("change:frame", update);

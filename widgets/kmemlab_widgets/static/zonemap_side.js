@@ -150,6 +150,7 @@ class Side extends Ground {
     const rows = this.large ? SIDE : 16;
     const top = start % TILE ? 16 : 0;
     const g = sized(this.zoomCanvas, SIDE * px, rows * px);
+    this.zoom.style.width = `${SIDE * px}px`; // its words too: the story beside it must not move
     const c = this.colour;
     this.drawTile(g, tile, 0, 0, px, top, top + rows);
     const place = (frame, order) => {
