@@ -196,8 +196,7 @@ SCULLP = ExerciseSpec(
     signature="def scullp(m, ram, order: int)",
     starter=(
         "def scullp(m, ram, order: int):\n    quanta = []\n\n    def write(data: bytes) -> int:\n        return -12\n\n"
-        '    def read(count: int) -> bytes:\n        return b""\n\n    def trim() -> None:\n        pass\n\n'
-        "    return write, read, trim\n"
+        '    def read(count: int) -> bytes:\n        return b""\n\n    return write, read, quanta.clear  # trim\n'
     ),
     hints=[
         (

@@ -163,3 +163,69 @@ def test_the_map_is_painted_and_follows(page: Any, lab: str) -> None:
     heads = page.locator(".kml-zonemap .head").all_inner_texts()
     assert heads[0].startswith("alloc_pages(GFP_DMA|__GFP_NOWARN, 4) = pfn 480")
     assert "= NULL" in heads[1]
+
+
+# What a learner types: the number of the option (arrows from the first), or the text of each box.
+KEYS = {
+    "00_start.ipynb": [3, 1, "3808", 1, 3, 1],
+    "05_pages.ipynb": [
+        "238", "3", 0, 1, "256", "42", 1, "3", ["5", "64"], 1, 3, "156", 1, "13", 1, 1, 0, 0,
+    ],
+}  # fmt: skip
+
+
+def focused_card(page: Any) -> int:
+    """Which question holds the focus, -1 if none does."""
+    return page.evaluate(
+        "[...document.querySelectorAll('.kml-predict')].indexOf(document.activeElement.closest('.kml-predict'))"
+    )
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_every_prediction_by_keyboard_alone(page: Any, lab: str, name: str) -> None:
+    """Arrows walk the cells, Tab enters the card, arrows or digits answer, Enter checks, Escape leaves: no mouse."""
+    open_lesson(page, lab, name)
+    run_all(page)
+    answers = KEYS[name]
+    cards = page.locator(".kml-predict")
+    assert cards.count() == len(answers)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+Home")
+    for index, answer in enumerate(answers):
+        cell = page.evaluate(
+            "i => [...document.querySelectorAll('.jp-Notebook .jp-Cell')]"
+            ".indexOf(document.querySelectorAll('.kml-predict')[i].closest('.jp-Cell'))",
+            index,
+        )
+        for _ in range(200):
+            here = page.evaluate(
+                "[...document.querySelectorAll('.jp-Notebook .jp-Cell')].findIndex(c => c.classList.contains('jp-mod-active'))"
+            )
+            if here == cell:
+                break
+            page.keyboard.press("ArrowDown" if here < cell else "ArrowUp")
+        assert here == cell
+        for _ in range(40):
+            if focused_card(page) == index:
+                break
+            page.keyboard.press("Tab")
+        assert focused_card(page) == index, page.evaluate("document.activeElement.outerHTML.slice(0, 200)")
+        if isinstance(answer, int):
+            page.keyboard.press("Space")
+            for _ in range(answer):
+                page.keyboard.press("ArrowDown")
+        else:
+            for nth, text in enumerate(answer if isinstance(answer, list) else [answer]):
+                if nth:
+                    page.keyboard.press("Tab")
+                page.keyboard.type(text)
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "i => document.querySelectorAll('.kml-predict')[i].querySelector('.kml-feedback').textContent.length > 5",
+            arg=index,
+        )
+        page.keyboard.press("Escape")
+    strip = page.locator(".kml-strip").last.inner_text()
+    assert strip.count("✓") == len(answers), strip
+    assert "2nd" not in strip
+    shot(page, f"keyboard-{name}")
