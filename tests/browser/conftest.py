@@ -30,7 +30,8 @@ def static_files() -> Iterator[str]:
     server.shutdown()
 
 
-PAGE = """<!doctype html><meta charset="utf-8"><title>panel</title><style>%(css)s body{margin:8px}</style>
+PAGE = """<!doctype html><meta charset="utf-8"><title>panel</title><style>%(css)s body{margin:8px}
+body[data-jp-theme-light="false"]{background:#111}</style>
 <body data-jp-theme-light="%(light)s"><script type="module">
 import panel from "./module.js";
 const state = %(state)s, heard = {};

@@ -199,7 +199,8 @@ def test_every_prediction_by_keyboard_alone(page: Any, lab: str, name: str) -> N
         )
         for _ in range(200):
             here = page.evaluate(
-                "[...document.querySelectorAll('.jp-Notebook .jp-Cell')].findIndex(c => c.classList.contains('jp-mod-active'))"
+                "[...document.querySelectorAll('.jp-Notebook .jp-Cell')]"
+                ".findIndex(cell => cell.classList.contains('jp-mod-active'))"
             )
             if here == cell:
                 break

@@ -1,0 +1,112 @@
+"""Every panel and card against axe-core: no violation in either theme and either width."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+import kmemlab_widgets
+from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
+from kmemlab_widgets import FreeLists, Lesson, OrderSlider, RequestPath, ZoneMap
+
+pytestmark = pytest.mark.browser
+
+CHECKS = Path(__file__).resolve().parents[2] / "lessons" / "checks"
+# Rules about whole pages: a panel stands in a notebook, which brings landmarks, a title and headings.
+PAGE_RULES = ("bypass", "landmark-one-main", "page-has-heading-one", "region", "document-title", "html-has-lang")
+OPTIONS = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]},
+    "rules": {rule: {"enabled": False} for rule in PAGE_RULES},
+    "resultTypes": ["violations"],
+}
+
+
+def machine() -> Machine:
+    """Some pages of each kind, and a last request that failed."""
+    m = Machine.from_recording("256M-normal-c-33")
+    for order in range(6):
+        m.alloc_pages(GFP_KERNEL, order)
+    while m.alloc_pages(GFP_DMA & 1 | GFP_ATOMIC | 0x2000, 4):
+        pass
+    return m
+
+
+def predict(*, answered: bool) -> Any:
+    m = Machine.from_recording("256M-a-21")
+    card = Lesson("05_pages", checks=CHECKS).predict("R2", m)
+    if answered:
+        card.choose("3072")
+        card.check()
+    return card
+
+
+def exercise(*, tried: bool) -> Any:
+    def blocks(first: int, last: int) -> list[tuple[int, int]]:
+        return [(first, 0)] if not tried else [(first, 1)]
+
+    return Lesson("05_pages", checks=CHECKS).exercise("blocks", blocks)
+
+
+CASES: dict[str, list[Callable[[], Any]]] = {
+    "ZoneMap": [lambda: ZoneMap(machine()), lambda: ZoneMap(Machine("linux-6.1", memory="4T"))],
+    "FreeLists": [lambda: FreeLists(machine())],
+    "OrderSlider": [lambda: OrderSlider(machine(), order=4)],
+    "RequestPath": [lambda: RequestPath(machine())],
+    "Predict": [lambda: predict(answered=False), lambda: predict(answered=True)],
+    "Exercise": [lambda: exercise(tried=True)],
+    "Lesson": [lambda: Lesson("05_pages", checks=CHECKS).progress()],
+}
+
+
+def test_every_panel_has_a_case() -> None:
+    """A new panel comes with its line above."""
+    assert set(CASES) == set(kmemlab_widgets.__all__)
+
+
+def shown(show: Callable[..., Any], widget: Any, **how: Any) -> Any:
+    """A page with the widget as the browser gets it."""
+    if isinstance(widget, ipywidgets.HTML):
+        module = "export default { render({ model, el }) { el.innerHTML = model.get('value'); } };"
+        return show(module, "", {"value": widget.value}, **how)
+    own = [name for name in widget.traits(sync=True) if name not in anywidget_traits()]
+    state = {name: getattr(widget, name) for name in own}
+    binary = tuple(name for name, value in state.items() if isinstance(value, bytes))
+    state |= {name: base64.b64encode(state[name]).decode() for name in binary}
+    return show(str(widget._esm), str(widget._css), state, binary=binary, **how)
+
+
+def anywidget_traits() -> set[str]:
+    """What every widget has."""
+    return set(ipywidgets.DOMWidget().traits(sync=True)) | {"_esm", "_css", "_anywidget_id"}
+
+
+def violations(page: Any) -> list[str]:
+    return [
+        f"{found['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
+        for found in Axe().run(page, "#root", OPTIONS).response["violations"]
+        for node in found["nodes"][:3]
+    ]
+
+
+@pytest.mark.parametrize("light", [True, False], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [868, 358])
+@pytest.mark.parametrize(("name", "nth"), [(name, i) for name, cases in CASES.items() for i in range(len(cases))])
+def test_no_violations(show: Callable[..., Any], name: str, nth: int, width: int, light: bool) -> None:
+    page = shown(show, CASES[name][nth](), width=width, light=light)
+    assert page.locator("#root *").count() > 3, "the panel is there"
+    assert violations(page) == []
+
+
+def test_a_violation_would_be_found(show: Callable[..., Any]) -> None:
+    """The check can fail: an unlabelled slider, and grey on grey."""
+    module = """export default { render({ el }) {
+      el.innerHTML = "<input type=range><p style='color:#999;background:#aaa'>hard to read</p><b></b><i></i>"; } };"""
+    found = " ".join(violations(show(module, "", {})))
+    assert "label: " in found
+    assert "color-contrast: " in found
