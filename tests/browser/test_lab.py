@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import html
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -230,3 +233,40 @@ def test_every_prediction_by_keyboard_alone(page: Any, lab: str, name: str) -> N
     assert strip.count("✓") == len(answers), strip
     assert "2nd" not in strip
     shot(page, f"keyboard-{name}")
+
+
+def saved_pictures(name: str) -> list[str]:
+    """The words beside each picture that the committed notebook holds."""
+    cells = json.loads((ROOT / "lessons" / name).read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(o.get("data", {}).get("text/html", "")) for c in cells for o in c.get("outputs", ())]
+    return [html.unescape(alt) for text in texts for alt in re.findall(r'<img alt="([^"]*)" src="data:image/svg', text)]
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_an_untrusted_reader_sees_the_saved_pictures(page: Any, lab: str, name: str) -> None:
+    """The file as it is committed, opened and not run: JupyterLab does not trust it, and shows each picture with its
+    words; nothing asks for a kernel's widget."""
+    open_lesson(page, lab, name)
+    page.locator("[title*='not trusted' i], [aria-label*='not trusted' i]").first.wait_for(state="attached")
+    found = page.locator(".jp-OutputArea-output img[src^='data:image/svg']")
+    words = saved_pictures(name)
+    assert len(words) >= 4
+    assert found.count() == len(words)
+    for i, alt in enumerate(words):
+        picture = found.nth(i)
+        picture.scroll_into_view_if_needed()
+        assert picture.get_attribute("alt") == alt
+        width, colours = picture.evaluate(
+            """async image => { await image.decode();
+              const canvas = Object.assign(document.createElement("canvas"),
+                { width: image.naturalWidth, height: image.naturalHeight });
+              const pen = canvas.getContext("2d"); pen.drawImage(image, 0, 0);
+              const data = pen.getImageData(0, 0, canvas.width, canvas.height).data;
+              return [image.naturalWidth, [...new Set(new Uint32Array(data.buffer))]]; }"""
+        )
+        assert width == 868
+        for token in ("paper", "ink"):
+            red, green, blue = bytes.fromhex(LIGHT[token][1:])
+            assert 0xFF000000 | blue << 16 | green << 8 | red in colours, (token, alt[:60])
+    assert page.locator("text=Error displaying widget").count() == 0
+    shot(page, f"untrusted-{name}")
