@@ -152,10 +152,17 @@ class ZoneMap(Panel, anywidget.AnyWidget):
         if self._replayed and self._replayed.verdict[1]:
             twin += f"\n{self._replayed.verdict[1]}."
 
+        block = marks["taken"] or marks["freed"]
+        zoom = (
+            not cells
+            and block is not None
+            and any(zone.start_pfn <= block[0] < zone.start_pfn + zone.spanned for zone in zones)
+        )
+
         def picture(width: int) -> str:
             svg = Svg(width, headline)
             top = svg.heading(headline, sub, left=INSET) - 10
-            layout = lay_out(zones, width, top, marks["failed"], told, cells)
+            layout = lay_out(zones, width, top, marks["failed"], told, cells, zoom)
             return draw(svg, zones, layout, marks, legend_of(zones, cells), key_of(zones, marks, cells), cells)
 
         return Moment(headline, twin, picture)

@@ -10,11 +10,23 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+from kmemlab.gfp import MIGRATE_NAMES
 from kmemlab.snapshot import FREE, MOVABLE, PCP, RECLAIMABLE, RESERVED, SLAB, ZoneSnapshot
 from kmemlab_widgets.svg import Svg, text_width
 from kmemlab_widgets.theme import LIGHT, STATE_TOKENS
-from kmemlab_widgets.zonemap_large import CELL, PITCH, Cells, square
-from kmemlab_widgets.zonemap_layout import INSET, SIDE, TILE, CellRow, Layout, Tile, block_rect, morton, tile_bytes
+from kmemlab_widgets.zonemap_large import CELL, PITCH, TOP, Cells, square
+from kmemlab_widgets.zonemap_layout import (
+    INSET,
+    SIDE,
+    TILE,
+    ZOOM,
+    CellRow,
+    Layout,
+    Tile,
+    block_rect,
+    morton,
+    tile_bytes,
+)
 
 __all__ = ["PATTERN_FROM", "draw", "least_order", "pixels", "png_indexed"]
 
@@ -122,6 +134,8 @@ def draw(
     for bar in layout.bars:
         svg.line(bar.x, bar.y, bar.x, bar.y + bar.h, bar.fill, sw=3, dash=bar.dash)
     _draw_marks(svg, layout, marks, cells)
+    if layout.zoom and layout.room:
+        _draw_zoom(svg, zones, layout.room[0], layout.room[1], marks)
     for w in layout.words:
         svg.text(w.x, w.y, w.text, px=w.px, fill=w.fill, bold=w.bold, anchor=w.anchor, halo=w.anchor == "middle")
     svg.grow(layout.height)
@@ -211,6 +225,28 @@ def _draw_marks(svg: Svg, layout: Layout, marks: Mapping[str, Any], cells: Seque
     landing = (marks["largest"] or {}).get("block")
     if landing and (place := _placed(layout, cells, *landing)):
         _brackets(svg, *place)
+
+
+def _draw_zoom(svg: Svg, zones: Sequence[ZoneSnapshot], x: int, y: int, marks: Mapping[str, Any]) -> None:
+    """The pageblock of the block just taken or given back, 8 px a page."""
+    pfn, order = marks["taken"] or marks["freed"]
+    start, px = pfn // 512 * 512, ZOOM // SIDE
+    tile, top = start // TILE * TILE, 16 * px if start % TILE else 0
+    zone = next(zone for zone in zones if any(first <= pfn < first + pages for first, pages in zone.spans))
+    states = tile_bytes(zone, tile)
+    blocks = _blocks_by_tile([zone], px).get(tile, [])
+    rows = pixels(states, px, blocks)[top : top + ZOOM // 2]
+    free = sum(state & 15 == FREE for state in states[start - tile : start - tile + 512])
+    svg.text(x, y + 14, f"Zoom: pageblock {start}–{start + 511}", px=13, bold=True)
+    svg.text(x, y + 30, f"{MIGRATE_NAMES[zone.pageblocks.get(start, 1)]} · {free} of 512 pages free", fill="ink2")
+    y += 36
+    svg.rect(x, y, ZOOM, ZOOM // 2, "url(#h)")
+    picture = base64.b64encode(png_indexed(rows, _PALETTE, RESERVED)).decode()
+    svg.raw(f'<image x="{x}" y="{y}" width="{ZOOM}" height="{ZOOM // 2}" href="data:image/png;base64,{picture}"/>')
+    if order < TOP:
+        col, row, w, h = (n * px for n in block_rect(pfn, order))
+        svg.rect(x + col + 3, y + row - top + 3, w - 6, h - 6, stroke="paper", sw=2)
+        svg.rect(x + col + 1, y + row - top + 1, w - 2, h - 2, stroke="ink", sw=2)
 
 
 def _brackets(svg: Svg, x: float, y: float, w: float, h: float) -> None:

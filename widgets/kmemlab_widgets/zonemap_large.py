@@ -16,6 +16,7 @@ from kmemlab_widgets.theme import plural, size
 __all__ = [
     "CELL",
     "PITCH",
+    "TOP",
     "Cells",
     "Tops",
     "across",

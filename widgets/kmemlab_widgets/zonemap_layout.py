@@ -21,6 +21,7 @@ __all__ = [
     "LEFT",
     "SIDE",
     "TILE",
+    "ZOOM",
     "Bar",
     "CellRow",
     "Layout",
@@ -40,6 +41,7 @@ TILE = 1024
 SIDE = 32
 INSET = 4  # where words begin: the focus frame is drawn inside the map, a notebook's output clips what is outside
 LEFT = 54  # room for "+48 MiB" left of the tiles
+ZOOM = 256  # width of a pageblock at 8 px a page
 BAND = 16  # height of a folded row
 BARS = {0: ("unmov", ""), 2: ("recl", "4 2"), 3: ("high", "1 2"), 4: ("resv", "")}  # by pageblock type
 _UNUSABLE = bytes((0, RESERVED))
@@ -137,6 +139,7 @@ class Layout:
     bars: list[Bar] = field(default_factory=list)
     cells: list[CellRow] = field(default_factory=list)
     room: tuple[int, int, int, int] | None = None  # right of the first zone: x, y, width; and where it must end
+    zoom: bool = False  # whether a pageblock is shown large in that room
     below: tuple[int, int] | None = None  # under the first zone's tiles, left of the room: y and width
 
     @property
@@ -206,12 +209,13 @@ def _scale(width: int, tiles: int) -> int:
 def lay_out(
     zones: Sequence[ZoneSnapshot], width: int, top: float,
     said: Mapping[str, str] | None = None, story: tuple[str, Sequence[tuple[str, str]]] = ("", ()),
-    cells: Sequence[Cells] = (),
+    cells: Sequence[Cells] = (), zoom: bool = False,
 ) -> Layout:  # fmt: skip
     """Place every zone for a drawing of ``width`` px, below ``top``.
 
     ``said`` has the words of the zones that refused the last request; ``story`` is a title and the steps of that
-    request, each a token and a sentence. With ``cells`` (one a zone) shares are shown, not pages.
+    request, each a token and a sentence. With ``cells`` (one a zone) shares are shown, not pages. ``zoom`` keeps
+    room for a pageblock beside the first zone, if there is any.
     """
     numbers = [_tiles_of(zone) for zone in zones]
     layout = Layout(width, _scale(width, sum(map(len, numbers))))
@@ -224,7 +228,9 @@ def lay_out(
         y = _cells(layout, i, cells[i], y) if cells else _rows(layout, i, zone, numbers[i], y)
         if i == 0 and side:
             layout.below = (round(y), beside - 24)
-            y = max(y, _story(layout, story, beside, start))
+            layout.zoom = zoom and beside + ZOOM + 16 + 200 <= width
+            y = max(y, _story(layout, story, beside + (ZOOM + 16 if layout.zoom else 0), start))
+            y = max(y, start + ZOOM // 2 + 44) if layout.zoom else y
             layout.room = (beside, round(start), width - beside, round(y))
         if i + 1 < len(zones):
             y = _gap(layout, zone, zones[i + 1], y)

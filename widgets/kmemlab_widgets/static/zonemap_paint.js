@@ -191,10 +191,15 @@ class Painted extends Timed {
       if (this.roomy && this.places.get(tileOf(zoomed))[2] === 0) this.drawLead(g, at[0] + at[2] / 2, ink2);
     }
     const { taken, freed, halves, largest } = this.meta.marks;
-    const place = (pfn, order) => (this.large ? this.cellRect(this.cellOf(pfn)) : this.rect(pfn, order));
+    const place = (pfn, order) => this.within(this.large ? this.cellRect(this.cellOf(pfn)) : this.rect(pfn, order));
     if (!this.large) for (const half of halves) dashed(g, paper, ink, place(...half));
     for (const block of [taken, freed]) if (block) framed(g, paper, ink, place(...block));
     if (largest?.block) bracketed(g, paper, ink, place(...largest.block));
+  }
+
+  // Of a block at the map's right edge: so much that its frame is not cut off.
+  within(r) {
+    return r && [r[0], r[1], Math.min(r[2], this.drawnFor.width - 4 - r[0]), r[3]];
   }
 
   // From the first zone's tiles to the zoom beside them.
