@@ -116,14 +116,15 @@ const patterns = (g, states, x, y, px, from, to, only) => {
   });
 };
 
-// A canvas of that size in CSS pixels, sharp on any screen.
+// A canvas of that size in CSS pixels, sharp on any screen, and empty.
 const sized = (canvas, width, height) => {
   const ratio = window.devicePixelRatio || 1;
-  canvas.width = width * ratio;
-  canvas.height = height * ratio;
-  canvas.style.width = `${width}px`;
   const g = canvas.getContext("2d");
-  g.scale(ratio, ratio);
+  const [wide, tall] = [Math.floor(width * ratio), Math.floor(height * ratio)];
+  if (canvas.width !== wide || canvas.height !== tall) Object.assign(canvas, { width: wide, height: tall });
+  else g.clearRect(0, 0, width, height);
+  canvas.style.width = `${width}px`;
+  g.setTransform(ratio, 0, 0, ratio, 0, 0);
   g.imageSmoothingEnabled = false;
   return g;
 };

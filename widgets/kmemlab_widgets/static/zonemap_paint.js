@@ -58,9 +58,10 @@ class Painted extends Timed {
     const { room, below } = this.drawnFor;
     this.roomy = Boolean(room);
     this.root.classList.toggle("roomy", this.roomy);
+    // Without a room they stand below the map, where left and top mean nothing.
     const put = ({ style }, x, y, w) =>
-      Object.assign(style, room ? { left: `${x}px`, top: `${y}px`, width: `${w}px` } : { left: "", top: "", width: "" });
-    put(this.side, ...(room ?? []));
+      Object.assign(style, { left: `${x}px`, top: `${y}px`, width: room ? `${w}px` : "" });
+    put(this.side, ...(room ?? [0, 0, 0]));
     put(this.legend, 4, (below?.[0] ?? 0) + 8, (below?.[1] ?? 0) - 4);
     if (!room) this.push = 0;
     this.drawMap();
@@ -72,6 +73,7 @@ class Painted extends Timed {
     const g = (this.g = sized(this.canvas, lay.width, lay.height + this.push));
     this.pen = sized(this.over, lay.width, lay.height + this.push);
     this.ink = sized(this.marks, lay.width, lay.height + this.push);
+    this.inked = []; // what is drawn on it
     const c = (this.colour = this.colours());
     this.painted = c.paper !== ""; // no theme yet: not in the page, so drawn again when it is
     g.fillStyle = c.paper;
@@ -183,15 +185,22 @@ class Painted extends Timed {
   drawMarks() {
     const g = this.ink;
     const { paper, ink, ink2 } = this.colour;
-    g.clearRect(0, 0, this.drawnFor.width, this.drawnFor.height + this.push);
+    // Thirty times a second: only what was drawn is wiped off.
+    for (const [x, y, w, h] of this.inked) g.clearRect(x - 7, y - 7, w + 14, h + 14);
+    this.inked = [];
     const zoomed = this.zoomed;
     const at = zoomed === null || this.large ? null : this.rect(zoomed, 9);
     if (at) {
+      this.inked.push(at);
       stroke(g, ink2, 1, at, 1.5);
       if (this.roomy && this.places.get(tileOf(zoomed))[2] === 0) this.drawLead(g, at[0] + at[2] / 2, ink2);
     }
     const { taken, freed, halves, largest } = this.meta.marks;
-    const place = (pfn, order) => this.within(this.large ? this.cellRect(this.cellOf(pfn)) : this.rect(pfn, order));
+    const place = (pfn, order) => {
+      const r = this.within(this.large ? this.cellRect(this.cellOf(pfn)) : this.rect(pfn, order));
+      if (r) this.inked.push(r);
+      return r;
+    };
     if (!this.large) for (const half of halves) dashed(g, paper, ink, place(...half));
     for (const block of [taken, freed]) if (block) framed(g, paper, ink, place(...block));
     if (largest?.block) bracketed(g, paper, ink, place(...largest.block));
@@ -207,6 +216,7 @@ class Painted extends Timed {
     const [left] = this.drawnFor.room;
     const bottom = this.drawnFor.below[0];
     const top = this.drawnFor.room[1] + 44;
+    this.inked.push([left - 20, top, 20, bottom - top], [0, bottom - 7, left, 14]);
     Object.assign(g, { strokeStyle: ink, lineWidth: 1 });
     g.beginPath();
     g.moveTo(x, bottom - 7);
@@ -220,7 +230,8 @@ class Painted extends Timed {
   // What pointer or keys are at, and its buddy.
   drawCursor() {
     const g = this.pen;
-    g.clearRect(0, 0, this.drawnFor.width, this.drawnFor.height + this.push);
+    if (this.penned) g.clearRect(0, 0, this.drawnFor.width, this.drawnFor.height + this.push);
+    this.penned = !this.tip.hidden || this.hover !== null || this.cellHover !== null;
     const { paper, focus } = this.colour;
     const cell = this.cellHover ?? (this.tip.hidden ? null : this.cellCursor);
     if (this.large && cell) framed(g, paper, focus, this.cellRect(cell));
