@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,13 @@ def test_the_label_test_can_fail(browser: Any) -> None:
     page.close()
 
 
+def _as_sent(panel: FreeLists) -> str:
+    """The drawings in the places where the ES module puts them."""
+    data = json.loads(panel.data)
+    parts = "".join(f'<div class="{name}">{data[name]}</div>' for name in ("wide", "narrow"))
+    return f'<style>{panel._css}</style><div class="kml-freelists kml">{parts}</div>'
+
+
 @pytest.fixture
 def open_panel(browser: Any) -> Iterator[Callable[..., Any]]:
     """Open what an HTML panel sends to the browser, in a container of some width."""
@@ -98,9 +106,10 @@ def open_panel(browser: Any) -> Iterator[Callable[..., Any]]:
     def open_page(panel: Any, width: int, *, light: bool = True) -> Any:
         page = browser.new_page(viewport={"width": 1000, "height": 900})
         pages.append(page)
+        content = panel.value if isinstance(panel, RequestPath) else _as_sent(panel)
         page.set_content(
             f'<meta charset="utf-8"><body data-jp-theme-light="{str(light).lower()}" style="margin:0">'
-            f'<div style="width:{width}px">{panel.value}</div></body>'
+            f'<div style="width:{width}px">{content}</div></body>'
         )
         return page
 

@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import anywidget
+import traitlets
+
 from kmemlab.gfp import MIGRATE_NAMES
+from kmemlab.probe import Verdict, verdicts
 from kmemlab.snapshot import Snapshot, ZoneSnapshot
-from kmemlab_widgets.panel import HtmlPanel, View
-from kmemlab_widgets.svg import Svg
-from kmemlab_widgets.theme import number, plural, size
+from kmemlab_widgets.orderslider import LOOK, MASKS
+from kmemlab_widgets.panel import Panel, View
+from kmemlab_widgets.svg import Svg, fit, text_width
+from kmemlab_widgets.theme import css, number, plural, size
 
 __all__ = ["FreeLists", "draw", "headline", "second_line", "twin"]
 
+STATIC = Path(__file__).parent / "static"
 _INK = ("unmov", "mov", "recl", "high", "resv")  # a type's colour: outline and pattern on the free tint
 ORDERS = range(11)
 TALL = 190  # px of the highest bar
+Asked = tuple[str, Sequence[Verdict]] | None  # a mask's name, and what it would get of each order
 
 
-class FreeLists(HtmlPanel):
+class FreeLists(Panel, anywidget.AnyWidget):
     """Bars of free pages per order for one zone, stacked by migratetype, with the counts of /proc/pagetypeinfo.
 
-    The outline over the bars is the moment before: when the panel was made, or ``mark()`` was called.
+    The outline over the bars is the moment before: when the panel was made, or ``mark()`` was called (key P).
+    ``mask`` names the request of the last row; ``link`` is a ZoneMap on which a bar's blocks light up.
     """
 
     title = "FreeLists"
+    _esm = STATIC / "freelists.js"
+    _css = css(".kml-freelists") + (STATIC / "freelists.css").read_text(encoding="utf-8")
+    data = traitlets.Unicode("{}").tag(sync=True)
+    mask = traitlets.Unicode("GFP_KERNEL").tag(sync=True)
 
-    def __init__(self, source: Any, *, zone: str = "DMA32", follow: bool = True) -> None:
+    def __init__(
+        self, source: Any, *, zone: str = "DMA32", mask: str = "GFP_KERNEL", link: Any = None, follow: bool = True
+    ) -> None:
+        if mask not in MASKS:
+            raise ValueError(f"mask={mask!r}: FreeLists knows {', '.join(MASKS)}")
         self.zone = zone
+        self.link = link
         self._before: tuple[ZoneSnapshot, int] | None = None
-        super().__init__(source, follow=follow)
+        anywidget.AnyWidget.__init__(self, mask=mask)
+        self.start(source, follow=follow)
+        self.observe(lambda change: self.refresh(), "mask")
+        self.on_msg(self._hear)
 
     def mark(self) -> None:
         """Let the moment before be now."""
@@ -42,8 +65,32 @@ class FreeLists(HtmlPanel):
             self._before = zone, snapshot.calls
         before = self._before[0] if self._before[0].nr_free != zone.nr_free else None
         sub = second_line(snapshot, zone, before, self._before[1])
-        drawings = (draw(zone, before, sub, width) for width in (868, 358))
-        return View(headline(zone), twin(zone, before), *drawings)
+        asked: Asked = None
+        if self.machine is not None and self.mask in MASKS:
+            asked = self.mask, verdicts(self.machine, [MASKS[self.mask]])[MASKS[self.mask]]
+        drawings = (draw(zone, before, sub, width, asked) for width in (868, 358))
+        self._zone = zone
+        return View(headline(zone), twin(zone, before, asked), *drawings)
+
+    def show(self, view: View, snapshot: Snapshot | None) -> None:
+        """Send both drawings, and what each bar says when it is pointed at."""
+        drawn = {"wide": view.wide, "narrow": view.narrow, "twin": view.twin, "headline": view.headline}
+        if snapshot is not None:
+            drawn |= {
+                "bars": [_heads(self._zone, order) for order in ORDERS],
+                "at": {"left": LEFT, "step": STEP},
+                "masks": list(MASKS) if self.machine is not None else [],
+            }
+        self.data = json.dumps(drawn)
+
+    def _hear(self, widget: Any, content: Any, buffers: Any) -> None:
+        """The browser points at a bar (its order, or -1 for none), or wants the moment before to be now."""
+        if content.get("do") == "mark":
+            self.mark()
+        elif content.get("do") == "point" and self.link is not None:
+            order = content.get("order")
+            free = self._zone.free if isinstance(order, int) and order in ORDERS else {}
+            self.link.lit = [[pfn, order] for (k, _), pfns in free.items() if k == order for pfn in pfns]
 
 
 def _pages(zone: ZoneSnapshot | None) -> list[int]:
@@ -95,7 +142,32 @@ def second_line(snapshot: Snapshot, zone: ZoneSnapshot, before: ZoneSnapshot | N
     return sub
 
 
-def twin(zone: ZoneSnapshot, before: ZoneSnapshot | None) -> str:
+def _heads(zone: ZoneSnapshot, order: int) -> str:
+    """What a bar says: its lists, first blocks first."""
+    parts = []
+    for mt in range(len(_INK)):
+        if pfns := zone.free.get((order, mt), ()):
+            more = f" and {number(len(pfns) - 8)} more" if len(pfns) > 8 else ""
+            parts.append(f"{MIGRATE_NAMES[mt]} {', '.join(map(str, pfns[:8]))}{more}")
+    blocks = plural(zone.nr_free[order], "block")
+    return f"order {order}: {blocks}" + (f" · head first: {'; '.join(parts)}" if parts else "")
+
+
+def _up_to(asked: Asked) -> str:
+    """In words, which orders the mask would get."""
+    assert asked is not None
+    name, row = asked
+    works = [order for order in ORDERS if row[order].kind == "ok"]
+    if not works:
+        return f"{name}: no order at once."
+    rest = {row[order].kind for order in ORDERS if order > works[-1]}
+    beyond = {"wait": "above that it may wait", "null": "above that NULL"}
+    words = ", ".join(beyond[kind] for kind in sorted(rest) if kind in beyond)
+    gaps = "" if works == list(range(works[-1] + 1)) else f", but not {[o for o in range(works[-1]) if o not in works]}"
+    return f"{name}: up to order {works[-1]} at once{gaps}{'; ' + words if words else ''}."
+
+
+def twin(zone: ZoneSnapshot, before: ZoneSnapshot | None, asked: Asked = None) -> str:
     """The panel in words."""
     was = f" (before {number(_free(before))})" if before else ""
     lines = [headline(zone), f"FreeLists {zone.name}, {plural(_free(zone), 'page')} free{was}."]
@@ -107,10 +179,10 @@ def twin(zone: ZoneSnapshot, before: ZoneSnapshot | None) -> str:
         )
         old = f" (before {before.nr_free[order]})" if before and before.nr_free[order] != zone.nr_free[order] else ""
         lines.append(f"order {order}: {plural(zone.nr_free[order], 'block')}{old}" + (f": {kinds}" if kinds else ""))
-    return "\n".join(lines)
+    return "\n".join([*lines, _up_to(asked)] if asked else lines)
 
 
-def draw(zone: ZoneSnapshot, before: ZoneSnapshot | None, sub: str, width: int) -> str:
+def draw(zone: ZoneSnapshot, before: ZoneSnapshot | None, sub: str, width: int, asked: Asked = None) -> str:
     """The drawing as SVG, for 868 or 358 px."""
     svg = Svg(width, headline(zone))
     y = svg.heading(headline(zone), sub)
@@ -118,8 +190,13 @@ def draw(zone: ZoneSnapshot, before: ZoneSnapshot | None, sub: str, width: int) 
         y = _bars(svg, zone, before, y + 26)
         y = _table(svg, zone, y)
         y = _smaller_row(svg, zone, y + 10)
+        y = _verdict_row(svg, asked, y + 8) if asked else y
     else:
         y = _rows(svg, zone, before, y + 12)
+        if asked:
+            for line in fit(_up_to(asked), 11, width - 28, bold=True):
+                y += 16
+                svg.text(14, y, line, px=11, bold=True)
     if before is not None:
         svg.rect(14, y + 8, 22, 12, "none", stroke="ink", sw=2)
         svg.text(44, y + 18, "outline: the moment before", px=11)
@@ -236,6 +313,22 @@ def _smaller_row(svg: Svg, zone: ZoneSnapshot, y: float) -> float:
         svg.rect(x, y + 10, (STEP - 12) * share / 100, 12, "line")
         svg.text(_centre(order), y + 36, f"{share} %", px=11, anchor="middle")
     return y + 40
+
+
+def _verdict_row(svg: Svg, asked: tuple[str, Sequence[Verdict]], y: float) -> float:
+    """Would the mask get this order now?"""
+    name, row = asked
+    svg.line(14, y, LEFT + STEP * 11, y, "rule")
+    svg.text(14, y + 19, "at once for", px=11, bold=True)
+    svg.text(14, y + 34, name, px=11 if text_width(name, 11, mono=True) < LEFT - 20 else 9, fill="ink2", mono=True)
+    for order in ORDERS:
+        glyph, ink, paper = LOOK[row[order].kind]
+        words = {"ok": "yes", "wait": "wait", "null": "NULL"}[row[order].kind]
+        x = LEFT + order * STEP + 4
+        svg.rect(x, y + 8, STEP - 12, 22, paper)
+        svg.rect(x, y + 8, 4, 22, ink)
+        svg.text(_centre(order) + 2, y + 23, f"{glyph} {words}", px=11, fill=ink, bold=True, anchor="middle")
+    return y + 36
 
 
 # --- 358 px: a row an order ---------------------------------------------------------------------------

@@ -70,6 +70,7 @@ class ZoneMap(Panel, anywidget.AnyWidget):
     orders = traitlets.Bytes(b"").tag(sync=True)  # order + 1 where a free block begins, over the same pages
     meta = traitlets.Unicode("{}").tag(sync=True)  # the rest, as JSON
     frame = traitlets.Int(0).tag(sync=True)  # counts moments; the browser redraws when it changes
+    lit = traitlets.List([]).tag(sync=True)  # [first frame, order] of blocks to frame: what a linked panel points at
 
     def __init__(self, source: Any, zone: str | None = None, follow: bool = True) -> None:
         anywidget.AnyWidget.__init__(self)

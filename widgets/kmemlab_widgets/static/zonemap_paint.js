@@ -231,8 +231,13 @@ class Painted extends Timed {
   drawCursor() {
     const g = this.pen;
     if (this.penned) g.clearRect(0, 0, this.drawnFor.width, this.drawnFor.height + this.push);
-    this.penned = !this.tip.hidden || this.hover !== null || this.cellHover !== null;
+    const lit = this.large ? [] : (this.model.get("lit") ?? []); // a bar of FreeLists that somebody points at
+    this.penned = !this.tip.hidden || this.hover !== null || this.cellHover !== null || lit.length > 0;
     const { paper, focus } = this.colour;
+    for (const block of lit) {
+      const r = this.rect(...block);
+      if (r) stroke(g, focus, 2, r, 0);
+    }
     const cell = this.cellHover ?? (this.tip.hidden ? null : this.cellCursor);
     if (this.large && cell) framed(g, paper, focus, this.cellRect(cell));
     const pfn = this.hover ?? (this.tip.hidden ? null : this.cursor);

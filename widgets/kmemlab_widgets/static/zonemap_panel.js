@@ -298,6 +298,8 @@ function render({ model, el: root, show }) {
   const hear = (message, buffers) => map.hear(message, buffers);
   model.on("change:frame", update);
   model.on("msg:custom", hear);
+  const light = () => map.drawnFor && map.drawCursor();
+  model.on("change:lit", light);
   const redraw = () => {
     if (map.meta.layouts) map.draw();
   };
@@ -316,6 +318,7 @@ function render({ model, el: root, show }) {
   return () => {
     model.off("change:frame", update);
     model.off("msg:custom", hear);
+    model.off("change:lit", light);
     map.stop();
     theme.disconnect();
     size.disconnect();

@@ -13,7 +13,7 @@ class Timed extends Large {
     this.time.append(this.playButton, this.scrubber, this.when);
     this.film = null; // not asked for yet, or another by now
     this.moment = null; // number of the moment shown; null: the present
-    this.playing = false;
+    this.playing = this.starting = false; // starting: Play was pressed, the film is on its way
     this.playButton.addEventListener("click", () => this.toggle());
     this.scrubber.addEventListener("input", () => {
       const to = Number(this.scrubber.value);
@@ -90,8 +90,15 @@ class Timed extends Large {
   }
 
   toggle() {
-    if (this.playing || this.wanted) this.pause();
-    else if (this.count > 1) this.withFilm(() => this.play());
+    if (this.playing || this.starting) return this.pause();
+    if (this.count < 2) return;
+    const first = this.wanted; // a place on the slider that still waits for the film
+    this.starting = true;
+    this.withFilm(() => {
+      this.starting = false;
+      first?.();
+      this.play();
+    });
   }
 
   play() {
@@ -114,7 +121,7 @@ class Timed extends Large {
 
   stop() {
     cancelAnimationFrame(this.ticking);
-    this.playing = false;
+    this.playing = this.starting = false;
     this.wanted = null;
   }
 
