@@ -63,6 +63,7 @@ lessons: $(STAMP)
 
 bench: $(STAMP)
 	$(PY) benchmarks/bench.py $(ARGS)
+	$(PY) benchmarks/bench_browser.py
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes pyproject.toml --all-extras -o requirements.lock $(ARGS)
