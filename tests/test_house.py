@@ -23,7 +23,7 @@ MAX_FILE = 500  # lines
 MAX_FUNCTION = 48  # lines: two of the kernel's 24-line screens
 MAX_CELL = 15  # lines of one code cell
 MAX_NOTEBOOK = 60 * 1024  # bytes, outputs included
-MAX_TWO_SITTINGS = 160 * 1024  # a lesson that says "# Part 2": 18 questions and 7 exercises are not 60 KiB
+MAX_TWO_SITTINGS = 170 * 1024  # a lesson that says "# Part 2": 18 questions and 7 exercises do not fit into 60 KiB
 
 # Module -> floor. A module imports from lower floors only, so a request walks down the stairs and a result back up.
 # A new module gets a line here; one that builds on a neighbour of its floor stands half a floor higher.
