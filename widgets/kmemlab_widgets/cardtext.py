@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kmemlab_widgets.questions import BoxesQuestion, Choice, NumberQuestion, Question
-from kmemlab_widgets.theme import LIGHT
+from kmemlab_widgets.theme import LIGHT, plural
 
 if TYPE_CHECKING:
     from kmemlab_widgets.cards import Exercise, Predict
@@ -137,7 +137,7 @@ def exercise_view(card: Exercise) -> View:
         for row in card.rows()
     ]
     if report is None:
-        summary = f"{len(spec.checks)} checks, none run yet"
+        summary = f"{plural(len(spec.checks), 'check')}, none run yet"
     else:
         summary = f"{report.passed} of {len(rows)} checks pass"
     more = card.hints < len(spec.hints)
