@@ -25,6 +25,8 @@ import nbformat
 from nbclient import NotebookClient
 from playwright.sync_api import sync_playwright
 
+from kmemlab.cli import JUPYTER
+
 MOVES = 100
 TOKEN = "kmemlab-bench"
 CELLS = (
@@ -188,12 +190,13 @@ def main() -> None:
             page.set_default_timeout(60_000)
             drive(page, address)
             browser.close()
+    os.environ["JUPYTER_PATH"] = str(JUPYTER)  # the kernel that ``kmemlab lab`` starts
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MEMORY.strip())])
     NotebookClient(book, timeout=60, kernel_name="python3").execute()
     bare, full = (int(word) / 1024 for word in book.cells[0].outputs[-1]["text"].split())
     print(
         f"a lesson's kernel without matplotlib: {full:.1f} MiB resident (bar: 60), of which {bare:.1f} are the bare "
-        f"kernel with Jupyter's debugger, {full - bare:.1f} the machine and four panels"
+        f"kernel, {full - bare:.1f} the machine and four panels"
     )
 
 

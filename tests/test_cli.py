@@ -13,7 +13,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from kmemlab import cli, lessons
 
@@ -191,6 +193,18 @@ def test_words_nobody_knows_are_refused(words: list[str], capsys) -> None:
     assert "usage: kmemlab" in capsys.readouterr().err
 
 
+def test_lessons_run_in_a_kernel_without_the_debugger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JupyterLab finds our specification first; the kernel it starts has no debugpy, and is ipykernel otherwise."""
+    monkeypatch.setenv("JUPYTER_PATH", str(cli.JUPYTER))
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell("import sys, ipykernel; print(sys.modules['debugpy'], 'pydevd' in sys.modules)")
+        ]
+    )
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert notebook.cells[0].outputs[0]["text"] == "None False\n"
+
+
 def test_the_command_that_starts_jupyterlab(source: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """The lessons' own folder is served without a copy, options reach JupyterLab, loopback is the default."""
     commands: list[list[str]] = []
@@ -203,6 +217,7 @@ def test_the_command_that_starts_jupyterlab(source: Path, monkeypatch: pytest.Mo
         raise Replaced
 
     monkeypatch.setattr(cli.os, "execv", execv)
+    monkeypatch.setenv("JUPYTER_PATH", "elsewhere")
     monkeypatch.setattr(lessons, "lessons_folder", lambda: source)
     for words in (
         [],
@@ -211,6 +226,8 @@ def test_the_command_that_starts_jupyterlab(source: Path, monkeypatch: pytest.Mo
         with pytest.raises(Replaced):
             cli.main(["lab", str(source), *words])
     plain, full = commands
+    assert os.environ["JUPYTER_PATH"].split(os.pathsep)[-1] == "elsewhere"
+    assert os.environ["JUPYTER_PATH"].startswith(f"{cli.JUPYTER}{os.pathsep}")
     assert plain[:3] == [sys.executable, "-m", "jupyterlab"]
     assert {f"--ServerApp.root_dir={source}", "--LabApp.default_url=/lab/tree/00_start.ipynb"} <= set(plain)
     assert "--ServerApp.ip=127.0.0.1" in plain
