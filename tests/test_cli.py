@@ -196,11 +196,8 @@ def test_words_nobody_knows_are_refused(words: list[str], capsys) -> None:
 def test_lessons_run_in_a_kernel_without_the_debugger(monkeypatch: pytest.MonkeyPatch) -> None:
     """JupyterLab finds our specification first; the kernel it starts has no debugpy, and is ipykernel otherwise."""
     monkeypatch.setenv("JUPYTER_PATH", str(cli.JUPYTER))
-    notebook = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_code_cell("import sys, ipykernel; print(sys.modules['debugpy'], 'pydevd' in sys.modules)")
-        ]
-    )
+    code = "import sys, ipykernel; print(sys.modules['debugpy'], 'pydevd' in sys.modules)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     assert notebook.cells[0].outputs[0]["text"] == "None False\n"
 
