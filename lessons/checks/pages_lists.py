@@ -12,12 +12,7 @@ from typing import Any
 from kmemlab_widgets.questions import Choice, NumberQuestion, Question
 
 from kmemlab import (
-    __GFP_HIGHMEM,
-    __GFP_KSWAPD_RECLAIM,
-    __GFP_MEMALLOC,
-    __GFP_MOVABLE,
     __GFP_NOWARN,
-    __GFP_RECLAIMABLE,
     GFP_DMA,
     GFP_HIGHUSER_MOVABLE,
     Machine,
@@ -25,7 +20,6 @@ from kmemlab import (
 
 MACHINE = "256M-a-21"
 TOP = 10  # the largest order
-EVERY_TYPE = (0, __GFP_HIGHMEM | __GFP_MOVABLE, __GFP_RECLAIMABLE)
 
 
 # --- reading the machine ------------------------------------------------------------------------
@@ -71,9 +65,10 @@ def holds(blocks: list[tuple[int, int]], order: int) -> int:
 
 def predict_guess(m: Any, seed: int) -> NumberQuestion:
     """A guess to keep: how few held pages refuse every 64 KiB request on this machine."""
+    held = sum(page.refcount > 0 and page.order == 0 for page in m.memmap.values())
     return NumberQuestion(
-        ask="We held 2,751 pages. Choose the places better: how few held pages are enough to refuse every request for "
-        "64 KiB on a fresh machine of this kind?",
+        ask=f"We hold {held:,} pages. Choose the places better: how few held pages are enough to refuse every request "
+        "for 64 KiB on a fresh machine of this kind?",
         vote=True,
         unit="pages",
         right="Kept. You will see it again at the end.",
@@ -348,18 +343,3 @@ PREDICTIONS = {
     "R5": predict_r5,
     "R6": predict_r6,
 }
-
-
-# --- what the notebook of part 1 leaves for part 2 --------------------------------------------------
-
-
-def fragmented() -> Machine:
-    """The machine of the opening: every page taken, all but one in sixteen given back."""
-    m, pages = fresh(), []
-    for kind in EVERY_TYPE:
-        while page := m.alloc_pages(kind | __GFP_KSWAPD_RECLAIM | __GFP_MEMALLOC, 0):
-            pages.append(page)
-    for page in pages:
-        if page.pfn % 16 != 8:
-            m.__free_pages(page, 0)
-    return m

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,25 +100,31 @@ def _asked(m: Machine, orders: tuple[int, ...], masks: Any) -> dict[Case, tuple[
     return table
 
 
-def _said(m: Machine, zones: dict[str, Any], order: int, gfp: int) -> dict[Case, tuple[bool, str]]:
-    """The verdicts of the first walk down to ``min`` in the last request's events."""
-    said: dict[Case, tuple[bool, str]] = {}
+def _down_to_min(m: Machine) -> Iterator[Any]:
+    """The zones' tests in the last request's first walk down to ``min``."""
     walk = ""
     for event in m.last_events():
         if event.name == "lab_attempt":
             if walk == "min":
-                break
+                return
             walk = event.wmark
         elif event.name == "lab_zone" and walk == "min":
-            zone = zones[event.zone]
-            types = (0, 1, 2, 3) if gfp & 0x420 == 0x20 and order else (0, 1, 2)
-            counts = tuple(sum(len(zone.free.get((k, mt), ())) for mt in types) for k in range(11))
-            pcp = sum(each.count for each in zone.pcps)
-            numbers = ZoneNumbers(
-                event.free, zone.min, zone.boost, event.protection, counts, zone.nr_reserved_highatomic, pcp
-            )
-            passed = event.enough and event.block
-            said[numbers, order, gfp] = passed, "ok" if passed else "block" if event.enough else "amount"
+            yield event
+
+
+def _said(m: Machine, zones: dict[str, Any], order: int, gfp: int) -> dict[Case, tuple[bool, str]]:
+    """What these tests came to, by the numbers a learner is given."""
+    said: dict[Case, tuple[bool, str]] = {}
+    for event in _down_to_min(m):
+        zone = zones[event.zone]
+        types = (0, 1, 2, 3) if gfp & 0x420 == 0x20 and order else (0, 1, 2)
+        counts = tuple(sum(len(zone.free.get((k, mt), ())) for mt in types) for k in range(11))
+        pcp = sum(each.count for each in zone.pcps)
+        numbers = ZoneNumbers(
+            event.free, zone.min, zone.boost, event.protection, counts, zone.nr_reserved_highatomic, pcp
+        )
+        passed = event.enough and event.block
+        said[numbers, order, gfp] = passed, "ok" if passed else "block" if event.enough else "amount"
     return said
 
 
@@ -273,16 +279,15 @@ def _reports() -> dict[str, Rows]:
             if not gfp & __GFP_HIGH and any(zone.nr_reserved_highatomic for zone in m.snapshot().zones):
                 continue  # the report does not tell which blocks of a list are the reserve's
             m.alloc_pages(gfp & ~__GFP_NOWARN, order)
-            walk, rows = "", []
-            for event in m.last_events():
-                if event.name == "lab_attempt":
-                    if walk == "min":
-                        break
-                    walk = event.wmark
-                elif event.name == "lab_zone" and walk == "min":
-                    test = "block" if event.enough else "amount"
-                    rows.append((event.zone, test, event.free - event.unusable, event.mark + event.protection))
-            table[m.dmesg()] = rows
+            table[m.dmesg()] = [
+                (
+                    event.zone,
+                    "block" if event.enough else "amount",
+                    event.free - event.unusable,
+                    event.mark + event.protection,
+                )
+                for event in _down_to_min(m)
+            ]
     return table
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kmemlab_widgets.questions import Box, BoxesQuestion, Choice, NumberQuestion, Question
-from pages_lists import fresh, line, pages_of
+from pages_lists import free_blocks, fresh, line, pages_of
 
 from kmemlab import (
     __GFP_DIRECT_RECLAIM,
@@ -80,6 +80,9 @@ def predict_r7(m: Any, seed: int) -> BoxesQuestion:
 
 def predict_r7b(m: Machine, seed: int) -> Question:
     """Which block does a thief take?"""
+    blocks = free_blocks(m)
+    fit = min(blocks, key=lambda block: block[1])
+    big = [pfn for pfn, order in blocks if order == 10]
 
     def stolen(m: Machine) -> Any:
         return m.alloc_pages(QUIET, 5)
@@ -93,23 +96,20 @@ def predict_r7b(m: Machine, seed: int) -> Question:
             f"{' and '.join(map(str, changed))} now belong to Unmovable."
         )
 
+    head = "Of equal blocks the head of the list goes first.\n"
     return Question(
-        ask="Only movable blocks remain: order 9 at 512, order 10 at 1024, 2048 and 3072. Order 5 is wanted, "
-        "unmovable. From which block does it come?",
+        ask=f"Only movable blocks remain: {', '.join(f'order {order} at {pfn}' for pfn, order in blocks)}. Order 5 is "
+        "wanted, unmovable. From which block does it come?",
         code="m.alloc_pages(GFP_DMA, 5)",
         choices=[
             Choice(
-                "512",
-                "order 9 at 512: the smallest that fits",
+                f"{fit[0]}",
+                f"order {fit[1]} at {fit[0]}: the smallest that fits",
                 "That is best fit, right inside one's own type (round 2).\nA thief takes the largest: one big theft "
                 "now, instead of a small one in many places later.",
             ),
-            Choice("1024", "order 10 at 1024", ""),
-            Choice(
-                "3072",
-                "order 10 at 3072: the last one",
-                "Of equal blocks the head of the list goes first.\nHere that is the lower one.",
-            ),
+            Choice(f"{big[0]}", f"order 10 at {big[0]}: the lowest", lambda m: f"{head}Here that is {stolen(m).pfn}."),
+            Choice(f"{big[-1]}", f"order 10 at {big[-1]}: the last", lambda m: f"{head}Here that is {stolen(m).pfn}."),
             Choice(
                 "null",
                 "none: they belong to another type",

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from kmemlab import GFP_DMA, Machine
+from kmemlab_widgets.zonemap import ZoneMap
+from tests.browser.map_page import HOOKED, in_text
+
 STATIC = Path(__file__).resolve().parent.parent.parent / "widgets" / "kmemlab_widgets" / "static"
 
 
@@ -88,3 +92,22 @@ def show(browser: Any, static_files: str) -> Iterator[Callable[..., Any]]:
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def panel() -> ZoneMap:
+    """The yard after one request: 16 pages from frame 288 on are taken, cut from an order-5 block."""
+    m = Machine.from_recording("256M-a-21")
+    m.alloc_pages(GFP_DMA, 4)
+    return ZoneMap(m, zone="DMA")
+
+
+@pytest.fixture
+def open_map(show: Callable[..., Any], panel: ZoneMap) -> Callable[..., Any]:
+    """``open_map(panel=this one, width=868, light=True)``: the map in a page."""
+
+    def open_page(shown: ZoneMap = panel, **kwargs: Any) -> Any:
+        state = {"cells": in_text(shown.cells), "orders": in_text(shown.orders), "meta": shown.meta, "frame": 1}
+        return show(HOOKED, ZoneMap._css, state, binary=("cells", "orders"), **kwargs)
+
+    return open_page

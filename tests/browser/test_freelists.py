@@ -11,10 +11,8 @@ import pytest
 
 from kmemlab import GFP_DMA, Machine
 from kmemlab_widgets import FreeLists, ZoneMap
-from tests.browser.conftest import STATIC
 
 pytestmark = pytest.mark.browser
-MODULE = (STATIC / "freelists.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -23,7 +21,7 @@ def m() -> Machine:
 
 
 def opened(show: Callable[..., Any], panel: FreeLists, **how: Any) -> Any:
-    return show(MODULE, FreeLists._css, {"data": panel.data, "mask": panel.mask}, **how)
+    return show(FreeLists._esm, FreeLists._css, {"data": panel.data, "mask": panel.mask}, **how)
 
 
 @pytest.mark.parametrize("width", [868, 358])

@@ -267,3 +267,19 @@ def test_an_untrusted_reader_sees_the_saved_pictures(page: Any, lab: str, name: 
             assert 0xFF000000 | blue << 16 | green << 8 | red in colours, (token, alt[:60])
     assert page.locator("text=Error displaying widget").count() == 0
     shot(page, f"untrusted-{name}")
+
+
+def test_panels_keep_their_keys(page: Any, lab: str) -> None:
+    """With the focus in a panel JupyterLab does not take B (a cell below), A, J or the arrows for its cells."""
+    open_lesson(page, lab, "05_pages.ipynb")
+    run_all(page)
+    cells = page.locator(".jp-Notebook .jp-Cell")
+    before = cells.count()
+    for part in ("canvas.map", ".kml-freelists .stage", ".kml-orderslider .range"):
+        inside = page.locator(part).first
+        inside.scroll_into_view_if_needed()
+        inside.focus()
+        for key in ("b", "a", "j", "ArrowDown", "ArrowRight"):
+            page.keyboard.press(key)
+        assert inside.evaluate("node => node === document.activeElement"), part
+        assert cells.count() == before, part

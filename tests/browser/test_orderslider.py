@@ -10,10 +10,8 @@ import pytest
 
 from kmemlab import Machine
 from kmemlab_widgets import OrderSlider
-from tests.browser.conftest import STATIC
 
 pytestmark = pytest.mark.browser
-MODULE = (STATIC / "orderslider.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +21,7 @@ def panel() -> OrderSlider:
 
 def opened(show: Callable[..., Any], panel: OrderSlider, **how: Any) -> Any:
     state = {"view_data": panel.view_data, "order": 9, "mask": "GFP_NOWAIT"}
-    return show(MODULE, OrderSlider._css, state, **how)
+    return show(OrderSlider._esm, OrderSlider._css, state, **how)
 
 
 @pytest.mark.parametrize("width", [868, 358])

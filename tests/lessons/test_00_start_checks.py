@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,19 +12,18 @@ from kmemlab import __GFP_MEMALLOC, __GFP_NOWARN, GFP_DMA, NULL, Machine
 from kmemlab_widgets.checking import run_checks
 from kmemlab_widgets.lesson import Lesson, _load
 from kmemlab_widgets.questions import judge
-
-FOLDER = Path(__file__).resolve().parents[2] / "lessons" / "checks"
+from tests.lessons.machines import CHECKS, broken_yard
 
 
 @pytest.fixture(scope="module")
 def checks() -> ModuleType:
     """The checks file, loaded as the lesson loads it."""
-    return _load("00_start", FOLDER)[0]
+    return _load("00_start", CHECKS)[0]
 
 
 @pytest.fixture(scope="module")
 def lesson() -> Lesson:
-    return Lesson("00_start", checks=FOLDER)
+    return Lesson("00_start", checks=CHECKS)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +33,7 @@ def fresh() -> Machine:
 
 @pytest.fixture(scope="module")
 def yard() -> Machine:
-    """The machine after the opening puzzle."""
-    m = Machine.from_recording("256M-a-21")
-    pages = []
-    while page := m.alloc_pages(GFP_DMA | __GFP_MEMALLOC, 0):
-        pages.append(page)
-    for page in pages:
-        if page.pfn % 16 != 8:
-            m.__free_pages(page, 0)
-    return m
+    return broken_yard()
 
 
 def machine_for(name: str, fresh: Machine, yard: Machine) -> Machine:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from kmemlab import __GFP_MEMALLOC, __GFP_NOWARN, GFP_DMA, GFP_HIGHUSER_MOVABLE, Machine
+from kmemlab import __GFP_NOWARN, GFP_DMA, GFP_HIGHUSER_MOVABLE, Machine
 from kmemlab_widgets.lesson import Lesson, _load
 from kmemlab_widgets.questions import Question
-
-FOLDER = Path(__file__).resolve().parents[2] / "lessons" / "checks"
+from tests.lessons.machines import CHECKS, broken_yard
 
 
 @pytest.fixture(scope="module")
 def checks() -> ModuleType:
     """The checks file, loaded as the lesson loads it."""
-    return _load("05_pages", FOLDER)[0]
+    return _load("05_pages", CHECKS)[0]
 
 
 @pytest.fixture(scope="module")
 def lesson() -> Lesson:
-    return Lesson("05_pages", checks=FOLDER)
+    return Lesson("05_pages", checks=CHECKS)
 
 
 def stage(name: str) -> Machine:
@@ -44,12 +42,7 @@ def stage(name: str) -> Machine:
         while m.alloc_pages(GFP_DMA | __GFP_NOWARN, 4):
             pass
     elif name == "R11":
-        pages = []
-        while page := m.alloc_pages(GFP_DMA | __GFP_MEMALLOC, 0):
-            pages.append(page)
-        for page in pages:
-            if page.pfn % 16 != 8:
-                m.__free_pages(page, 0)
+        return broken_yard()
     return m
 
 

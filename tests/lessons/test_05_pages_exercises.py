@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +19,9 @@ from kmemlab import (
 )
 from kmemlab_widgets.checking import is_untouched, run_checks
 from kmemlab_widgets.lesson import Lesson
+from tests.lessons.machines import CHECKS
 
-LESSON = Lesson("05_pages", checks=Path(__file__).resolve().parents[2] / "lessons" / "checks")
+LESSON = Lesson("05_pages", checks=CHECKS)
 SPECS = LESSON._exercises
 QUIET = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN
 

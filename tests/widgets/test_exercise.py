@@ -248,3 +248,18 @@ def test_comparisons_hand_over_copies() -> None:
 
     assert run_checks(spec(*checks), greedy).all_passed
     assert seen == [[1, 2], [3]]
+
+
+def test_a_check_that_cannot_prepare_says_so() -> None:
+    """The mistake is not the learner's, and no traceback reaches the cell."""
+
+    def broken() -> None:
+        raise OSError("no such recording")
+
+    spec = ExerciseSpec(
+        letter="A", title="", task="", signature="", starter="", checks=[Check("a case", lambda fn: PASS, "", broken)]
+    )
+    (row,) = run_checks(spec, lambda n: n).rows
+    assert not row.passed
+    assert "OSError: no such recording" in row.kernel
+    assert "The check itself failed, not your function" in row.why

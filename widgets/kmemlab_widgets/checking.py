@@ -22,6 +22,7 @@ from kmemlab_widgets.questions import Check, CheckResult, ExerciseSpec
 
 __all__ = ["Report", "is_untouched", "run_checks"]
 
+_NOT_YOURS = "The check itself failed, not your function. Please report it."
 _PRINTED = 4000  # characters kept of what a function prints
 
 
@@ -98,8 +99,12 @@ class _Paper(io.StringIO):
 
 def _run_one(spec: ExerciseSpec, check: Check, fn: Callable[..., Any], name: str) -> CheckResult:
     call = _Call(fn, name, spec.returns)
-    if check.prepare is not None:
-        check.prepare()
+    try:
+        if check.prepare is not None:
+            check.prepare()
+    except Exception as error:  # noqa: BLE001 - a lesson's mistake must not break the learner's cell either
+        last = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
+        return CheckResult(False, last, _NOT_YOURS, check.tried, check.where)
     try:
         with _budget(_globals_of(fn), spec.budget):
             row = check.run(call)
@@ -181,7 +186,7 @@ def _raised(error: Exception, check: Check, call: _Call) -> CheckResult:
         return CheckResult(False, last, why)
     if inside == __name__:  # raised by the call itself: the number of arguments does not fit
         return CheckResult(False, last, f"The call was `{call.last}`: compare it with the signature.")
-    return CheckResult(False, last, "The check itself failed, not your function. Please report it.")
+    return CheckResult(False, last, _NOT_YOURS)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -14,13 +13,12 @@ from kmemlab.gfp import MIGRATE_NAMES
 from kmemlab.probe import Verdict, verdicts
 from kmemlab.snapshot import Snapshot, ZoneSnapshot
 from kmemlab_widgets.orderslider import LOOK, MASKS
-from kmemlab_widgets.panel import Panel, View
+from kmemlab_widgets.panel import STATIC, Panel, View, module
 from kmemlab_widgets.svg import Svg, fit, text_width
 from kmemlab_widgets.theme import css, number, plural, size
 
 __all__ = ["FreeLists", "draw", "headline", "second_line", "twin"]
 
-STATIC = Path(__file__).parent / "static"
 _INK = ("unmov", "mov", "recl", "high", "resv")  # a type's colour: outline and pattern on the free tint
 ORDERS = range(11)
 TALL = 190  # px of the highest bar
@@ -35,7 +33,7 @@ class FreeLists(Panel, anywidget.AnyWidget):
     """
 
     title = "FreeLists"
-    _esm = STATIC / "freelists.js"
+    _esm = module("freelists")
     _css = css(".kml-freelists") + (STATIC / "freelists.css").read_text(encoding="utf-8")
     data = traitlets.Unicode("{}").tag(sync=True)
     mask = traitlets.Unicode("GFP_KERNEL").tag(sync=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -18,13 +17,12 @@ import traitlets
 from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_NOWAIT
 from kmemlab.probe import Verdict, ZoneTest, verdicts
 from kmemlab.snapshot import Snapshot
-from kmemlab_widgets.panel import Panel, View
+from kmemlab_widgets.panel import STATIC, Panel, View, module
 from kmemlab_widgets.svg import Svg, text_width
 from kmemlab_widgets.theme import css, number, plural, size
 
 __all__ = ["Band", "OrderSlider", "bands", "draw", "headline", "twin"]
 
-STATIC = Path(__file__).parent / "static"
 ORDERS = range(11)
 MASKS: Mapping[str, int] = {
     "GFP_HIGHUSER_MOVABLE": int(GFP_HIGHUSER_MOVABLE),
@@ -56,7 +54,7 @@ class OrderSlider(Panel, anywidget.AnyWidget):
     """
 
     title = "OrderSlider"
-    _esm = STATIC / "orderslider.js"
+    _esm = module("orderslider")
     _css = css(".kml-orderslider") + (STATIC / "orderslider.css").read_text(encoding="utf-8")
     order = traitlets.Int(4, min=0, max=10).tag(sync=True)
     mask = traitlets.Unicode("").tag(sync=True)

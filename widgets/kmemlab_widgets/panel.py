@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -18,7 +19,9 @@ from kmemlab.snapshot import Snapshot
 from kmemlab_widgets.svg import data_uri
 from kmemlab_widgets.theme import css, esc
 
-__all__ = ["HtmlPanel", "Panel", "View", "refresh_all"]
+__all__ = ["STATIC", "HtmlPanel", "Panel", "View", "module", "refresh_all"]
+
+STATIC = Path(__file__).parent / "static"
 
 log = logging.getLogger("kmemlab_widgets")
 # A drawing brings its own paper and ink, so high-contrast themes leave it alone; the twin takes theirs.
@@ -155,6 +158,11 @@ class HtmlPanel(Panel, ipywidgets.HTML):  # type: ignore[misc]
 def _state_of(machine: Any) -> tuple[int, int, int]:
     """What is different whenever the machine has something new to show."""
     return machine.calls, machine.changes, machine.cpu
+
+
+def module(*names: str) -> str:
+    """An ES module of these static files, behind what all panels share."""
+    return "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ("common", *names))
 
 
 def refresh_all(machine: Any = None) -> None:

@@ -19,7 +19,7 @@ from kmemlab.recording import load_recording
 from kmemlab.snapshot import Snapshot, ZoneSnapshot
 from kmemlab.story import Story
 from kmemlab_widgets import zonemap_hands as hands
-from kmemlab_widgets.panel import Panel, View, refresh_all
+from kmemlab_widgets.panel import STATIC, Panel, View, module, refresh_all
 from kmemlab_widgets.svg import Svg
 from kmemlab_widgets.theme import LETTERS, STATE_NAMES, STATE_TOKENS, css
 from kmemlab_widgets.zonemap_draw import PATTERN_FROM, draw
@@ -33,7 +33,6 @@ from kmemlab_widgets.zonemap_words import UNIT, Marks, describe, key_of, legend_
 __all__ = ["Marks", "Moment", "ZoneMap", "describe", "marks_of"]
 
 log = logging.getLogger("kmemlab_widgets")
-STATIC = Path(__file__).parent / "static"
 MODULE = ("base", "film", "side", "large", "time", "paint", "panel")  # of one ES module, in this order
 
 
@@ -63,8 +62,7 @@ class ZoneMap(Panel, anywidget.AnyWidget):
     """
 
     title = "ZoneMap"
-    # One module of several files: a module that Python sends cannot import its neighbours.
-    _esm = "\n".join((STATIC / f"zonemap_{name}.js").read_text(encoding="utf-8") for name in MODULE)
+    _esm = module(*(f"zonemap_{name}" for name in MODULE))
     _css = css(".kml-zonemap") + (STATIC / "zonemap.css").read_text(encoding="utf-8")
     cells = traitlets.Bytes(b"").tag(sync=True)  # one state byte a page, the spans of the zones shown in a row
     orders = traitlets.Bytes(b"").tag(sync=True)  # order + 1 where a free block begins, over the same pages

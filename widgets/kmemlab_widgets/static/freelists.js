@@ -1,16 +1,5 @@
 // FreeLists in the browser: shows Python's drawings; bars can be pointed at and walked over with the arrows.
 
-const el = (tag, cls, text) => {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
-
-// Keys that stay the notebook's: Ctrl+S, Shift+Enter.
-const theirs = (event) =>
-  event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
-
 class Lists {
   constructor(model, root) {
     this.model = model;
@@ -119,15 +108,11 @@ function render({ model, el: root }) {
   update();
   model.on("change:data", update);
   model.on("change:mask", update);
-  // The notebook listens in the capture phase on the document and looks for this attribute, so it must be set before.
-  const guard = (event) => {
-    if (root.contains(event.target)) root.toggleAttribute("data-lm-suppress-shortcuts", !theirs(event));
-  };
-  window.addEventListener("keydown", guard, true);
+  const release = keepKeys(root);
   return () => {
     model.off("change:data", update);
     model.off("change:mask", update);
-    window.removeEventListener("keydown", guard, true);
+    release();
     clearTimeout(lists.saying);
   };
 }

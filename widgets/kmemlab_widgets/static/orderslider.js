@@ -1,22 +1,11 @@
 // OrderSlider in the browser: Python sends one table a state; sliding and choosing are answered here.
 
-const el = (tag, cls, text) => {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
-
 const SVG = "http://www.w3.org/2000/svg";
 const shape = (tag, attributes) => {
   const node = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   return node;
 };
-
-// Keys that stay the notebook's: Ctrl+S, Shift+Enter.
-const theirs = (event) =>
-  event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
 
 class Slider {
   constructor(model, root) {
@@ -174,11 +163,7 @@ function render({ model, el: root }) {
   model.on("change:view_data", update);
   model.on("change:order", moved);
   model.on("change:mask", moved);
-  // The notebook listens in the capture phase on the document and looks for this attribute, so it must be set before.
-  const guard = (event) => {
-    if (root.contains(event.target)) root.toggleAttribute("data-lm-suppress-shortcuts", !theirs(event));
-  };
-  window.addEventListener("keydown", guard, true);
+  const release = keepKeys(root);
   root.addEventListener("keydown", (event) => {
     if (theirs(event) || event.key === "Tab") return;
     if (event.key === "Escape") root.closest(".jp-Cell, .jp-Notebook")?.focus();
@@ -188,7 +173,7 @@ function render({ model, el: root }) {
     model.off("change:view_data", update);
     model.off("change:order", moved);
     model.off("change:mask", moved);
-    window.removeEventListener("keydown", guard, true);
+    release();
     clearTimeout(slider.saying);
   };
 }

@@ -1,5 +1,5 @@
 // What the map stands on: geometry of Z-order tiles, how marks are painted, and what is known of a frame.
-// The first of the files that make one module: a module that Python sends cannot import its neighbours.
+// The first of the files that make one module, behind common.js.
 
 const SIDE = 32;
 const TILE = 1024;
@@ -30,13 +30,6 @@ const PIXEL = PLACES.map(([x, y]) => y * SIDE + x);
 const tileOf = (pfn) => Math.floor(pfn / TILE) * TILE;
 const size = (order) => 2 ** order; // not 1 << order in sums: frame numbers may pass 2^31
 const buddyOf = (pfn, order) => (Math.floor(pfn / size(order)) % 2 ? pfn - size(order) : pfn + size(order));
-
-const el = (tag, cls, text) => {
-  const node = document.createElement(tag);
-  if (cls) node.className = cls;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
 
 const rgba = (hex) => {
   const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) || 0);
@@ -128,10 +121,6 @@ const sized = (canvas, width, height) => {
   g.imageSmoothingEnabled = false;
   return g;
 };
-
-// Keys that stay the notebook's: Ctrl+S, Shift+Enter.
-const theirs = (event) =>
-  event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
 
 const HELP =
   "Arrows: page. Shift and arrows: block. Page up, page down: row of tiles. Home, End: zone. B: buddy. " +

@@ -310,11 +310,7 @@ function render({ model, el: root, show }) {
     if (map.meta.layouts && (map.layout !== map.drawnFor || !map.painted)) map.draw();
   });
   size.observe(root);
-  // The notebook listens in the capture phase on the document and looks for this attribute, so it must be set before.
-  const guard = (event) => {
-    if (root.contains(event.target)) root.toggleAttribute("data-lm-suppress-shortcuts", !theirs(event));
-  };
-  window.addEventListener("keydown", guard, true);
+  const release = keepKeys(root);
   return () => {
     model.off("change:frame", update);
     model.off("msg:custom", hear);
@@ -322,7 +318,7 @@ function render({ model, el: root, show }) {
     map.stop();
     theme.disconnect();
     size.disconnect();
-    window.removeEventListener("keydown", guard, true);
+    release();
     clearTimeout(map.saying);
   };
 }
