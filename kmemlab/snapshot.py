@@ -18,7 +18,10 @@ __all__ = [
     "RESERVED",
     "SLAB",
     "UNMOVABLE",
+    "CacheCpuSnapshot",
+    "CacheSnapshot",
     "PcpSnapshot",
+    "SlabSnapshot",
     "Snapshot",
     "ZoneSnapshot",
 ]
@@ -89,3 +92,54 @@ class Snapshot:
             if zone.name == name:
                 return zone
         raise KeyError(f"no zone {name!r}; this machine has {', '.join(z.name for z in self.zones)}")
+
+
+@dataclass(frozen=True, slots=True)
+class SlabSnapshot:
+    """One slab: ``objects`` places in ``2**order`` pages from ``pfn`` on. ``freelist`` are the indexes of its
+    own free list, next one first; ``inuse`` as the kernel counts it (all objects while a CPU holds the list)."""
+
+    pfn: int
+    order: int
+    objects: int
+    inuse: int
+    frozen: bool
+    freelist: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCpuSnapshot:
+    """One CPU's part of a cache: the slab it allocates from, with the CPU's own free list (indexes, next one
+    first; ``slab.freelist`` then holds what others freed), and its partial slabs, head first."""
+
+    cpu: int
+    slab: SlabSnapshot | None
+    freelist: tuple[int, ...]
+    partial: tuple[SlabSnapshot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSnapshot:
+    """A slab cache. ``names``: its own name first, then those of the caches merged into it. Sizes in bytes.
+
+    ``node_partial`` is head first; ``full`` slabs are on no list. ``last`` is the (pfn, index) given out last.
+    """
+
+    names: tuple[str, ...]
+    object_size: int
+    size: int
+    align: int
+    inuse: int
+    offset: int
+    red_left_pad: int
+    order: int
+    objects: int
+    min_partial: int
+    cpu_partial_slabs: int
+    flags: int
+    ctor: bool
+    cpu: int
+    cpus: tuple[CacheCpuSnapshot, ...]
+    node_partial: tuple[SlabSnapshot, ...]
+    full: tuple[SlabSnapshot, ...]
+    last: tuple[int, int] | None

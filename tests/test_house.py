@@ -33,6 +33,7 @@ FLOORS: dict[str, float] = {
     "snapshot": 0,
     "null": 0,
     "kernels": 1,
+    "size_classes": 1,
     "context": 1,
     "sched": 1,
     "memory": 1,
