@@ -1,4 +1,5 @@
-"""Hold the model against a real kernel: replay a recording, compare every page frame number and the end state.
+"""Hold the model against a real kernel: replay a recording, compare every page frame number (or object of a slab
+cache) and the end state.
 
 ``kmemlab conform FILE...`` prints a line a file and a total; exit 0 if all is exact, 1 if not, 2 for a
 file that cannot be read.
@@ -16,6 +17,7 @@ from kmemlab.machine import Machine
 from kmemlab.mmzone import MAX_ORDER, MIGRATE_TYPES, Page
 from kmemlab.null import KernelBug, Null
 from kmemlab.recording import Recording, RecordingError, load_recording
+from kmemlab.slub_conform import replay_slub
 from kmemlab.story import Story
 
 __all__ = ["Conformance", "compare_states", "conform", "main", "replay"]
@@ -54,16 +56,25 @@ class Conformance:
         model = page.pfn if isinstance(page, Page) else -1
         if kernel >= 0:
             self.total += 1
-        if model == kernel:
-            self.predicted += kernel >= 0
-            if self.first_miss is None:
-                self.right_before_first_miss += kernel >= 0
-            return
         if model < 0 or kernel < 0:
-            self.wrong_failures += 1
-        if self.first_miss is None:
+            self.wrong_failures += model != kernel
+        self._compare(m, call, f"pfn {model}", f"pfn {kernel}", counts=kernel >= 0)
+
+    def count_object(self, m: Machine, call: str, kernel: tuple[int, int], model: tuple[int, int] | None) -> None:
+        """Count one object, as (pfn of its slab, index): what the kernel returned against what the model did."""
+        self.total += 1
+        self.wrong_failures += model is None
+        ours = f"object {model[1]} of slab {model[0]}" if model else "NULL"
+        self._compare(m, call, ours, f"object {kernel[1]} of slab {kernel[0]}")
+
+    def _compare(self, m: Machine, call: str, ours: str, theirs: str, *, counts: bool = True) -> None:
+        if ours == theirs:
+            self.predicted += counts
+            if self.first_miss is None:
+                self.right_before_first_miss += counts
+        elif self.first_miss is None:
             self.first_miss = self.total
-            self.miss = f"{call}: model pfn {model}, kernel pfn {kernel}"
+            self.miss = f"{call}: model {ours}, kernel {theirs}"
             self.story = m.explain()
 
 
@@ -74,6 +85,9 @@ def conform(name: str | Path, without: Iterable[str] = ()) -> Conformance:
     """
     recording = load_recording(name)
     result = Conformance(str(name))
+    if recording.kind == "slub":
+        result.differences = replay_slub(recording, result.count_object)[1]
+        return result
     m = Machine._of_recording(recording, "state0", without)
     end = Machine._of_recording(recording, "state1")
     if [(zone.name, len(zone.pcps)) for zone in m.zones] != [(zone.name, len(zone.pcps)) for zone in end.zones]:

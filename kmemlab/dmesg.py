@@ -15,27 +15,28 @@ from kmemlab.mmzone import MAX_ORDER, PAGE_SHIFT, Page, Zone
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
-__all__ = ["bad_page", "bug", "page_allocation_failure", "show_free_areas", "vm_bug_on_page", "warning"]
+__all__ = ["bad_page", "bug", "cpu_line", "page_allocation_failure", "show_free_areas", "vm_bug_on_page", "warning"]
 
 CUT = "------------[ cut here ]------------"
 COMM = "python"  # the name of the task that a learner's calls run in
 LETTERS = "UMEHI"  # U M E(reclaimable) H(ighAtomic) I(solate)
 
 
-def _cpu_line(m: Machine, tainted: str = "Not tainted") -> str:
-    return f"CPU: {m.cpu} PID: 1 Comm: {COMM} {tainted} {m.kernel.release}"
+def cpu_line(m: Machine) -> str:
+    """Where it happened: CPU, task, taint, kernel. Kernel: dump_stack_print_info, lib/dump_stack.c."""
+    return f"CPU: {m.cpu} PID: 1 Comm: {COMM} {m.print_tainted()} {m.kernel.release}"
 
 
-def warning(m: Machine, place: str) -> str:
-    """A WARN_ON_ONCE report for ``place`` ("file:line function+offset/length")."""
+def warning(m: Machine, place: str, *, cut: bool = True) -> str:
+    """A WARN_ON_ONCE report for ``place`` ("file:line function+offset/length"); ``cut``: with its first line."""
     return "\n".join((
-        CUT, f"WARNING: CPU: {m.cpu} PID: 1 at {place}", _cpu_line(m), "---[ end trace 0000000000000000 ]---",
+        *([CUT] if cut else []), f"WARNING: CPU: {m.cpu} PID: 1 at {place}", cpu_line(m), "---[ end trace 0000000000000000 ]---",
     ))  # fmt: skip
 
 
 def bug(m: Machine, text: str) -> str:
     """The report of a BUG that stops the kernel."""
-    return "\n".join((CUT, text, "kernel BUG at lib/list_debug.c:30!", _cpu_line(m)))
+    return "\n".join((CUT, text, "kernel BUG at lib/list_debug.c:30!", cpu_line(m)))
 
 
 def _dump_page(page: Page, why: str) -> list[str]:
@@ -50,14 +51,14 @@ def _dump_page(page: Page, why: str) -> list[str]:
 def vm_bug_on_page(m: Machine, page: Page, condition: str) -> str:
     """What a kernel built with DEBUG_VM says before it stops at ``condition``."""
     return "\n".join([
-        *_dump_page(page, f"VM_BUG_ON_PAGE({condition})"), CUT, "kernel BUG at include/linux/mm.h:780!", _cpu_line(m),
+        *_dump_page(page, f"VM_BUG_ON_PAGE({condition})"), CUT, "kernel BUG at include/linux/mm.h:780!", cpu_line(m),
     ])  # fmt: skip
 
 
 def bad_page(m: Machine, page: Page, why: str) -> str:
     """``BUG: Bad page state``: a page that is to be freed is not what a free page must be."""
     return "\n".join([
-        f"BUG: Bad page state in process {COMM}  pfn:{page.pfn:05x}", *_dump_page(page, why), _cpu_line(m),
+        f"BUG: Bad page state in process {COMM}  pfn:{page.pfn:05x}", *_dump_page(page, why), cpu_line(m),
         "Disabling lock debugging due to kernel taint",
     ])  # fmt: skip
 
@@ -69,7 +70,7 @@ def page_allocation_failure(m: Machine, gfp: int, order: int) -> str:
             f"{COMM}: page allocation failure: order:{order}, mode:{gfp:#x}({show_gfp_flags(gfp)}), "
             "nodemask=(null),cpuset=/,mems_allowed=0"
         ),
-        _cpu_line(m),
+        cpu_line(m),
         "Mem-Info:",
         *show_free_areas(m, gfp_zone(gfp, highmem=m.kernel.highmem)),
     ]

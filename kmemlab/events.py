@@ -18,6 +18,10 @@ from typing import Any, ClassVar
 
 __all__ = [
     "Event",
+    "Kfree",
+    "Kmalloc",
+    "KmemCacheAlloc",
+    "KmemCacheFree",
     "LabAttempt",
     "LabBoost",
     "LabDrain",
@@ -34,6 +38,7 @@ __all__ = [
     "LabRefill",
     "LabRequest",
     "LabReturn",
+    "LabSlab",
     "LabSplit",
     "LabZone",
     "MmPageAlloc",
@@ -150,6 +155,46 @@ class MmVmscanWakeupKswapd(Event):
     zone: str
     order: int
     gfp_flags: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Kmalloc(Event):
+    """kmalloc was answered; ``ptr`` is 0 for NULL, ``node`` -1 for any."""
+
+    name: ClassVar[str] = "kmalloc"
+    call_site: str
+    ptr: int
+    bytes_req: int
+    bytes_alloc: int
+    gfp_flags: int
+    node: int
+    accounted: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class KmemCacheAlloc(Kmalloc):
+    """kmem_cache_alloc was answered."""
+
+    name: ClassVar[str] = "kmem_cache_alloc"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Kfree(Event):
+    """kfree was called."""
+
+    name: ClassVar[str] = "kfree"
+    call_site: str
+    ptr: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class KmemCacheFree(Event):
+    """kmem_cache_free was called, for an object of ``cache`` (ftrace prints it as ``name=``)."""
+
+    name: ClassVar[str] = "kmem_cache_free"
+    call_site: str
+    ptr: int
+    cache: str
 
 
 # --- the lab's own steps ---------------------------------------------------------------------
@@ -348,6 +393,23 @@ class LabFreeBlock(Event):
     order: int
     migratetype: int
     tail: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LabSlab(Event):
+    """One step of the slab allocator in ``cache``: what happened to the slab at ``pfn``, to its object ``index``
+    (-1: none in particular); ``count`` objects or slabs are there after it.
+
+    Steps: cpu_freelist, get_freelist, full, cpu_partial, node_partial, to_cpu_partial, new_slab, free_fastpath,
+    free_slowpath, put_cpu_partial, to_node_partial, discard_slab.
+    """
+
+    name: ClassVar[str] = "lab_slab"
+    cache: str
+    what: str
+    pfn: int
+    index: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kmemlab.address import Address
 from kmemlab.mmzone import PAGE_SHIFT, PAGE_SIZE, Page
 from kmemlab.null import Null
 from kmemlab.page_alloc import alloc_pages
@@ -31,17 +32,6 @@ __all__ = [
     "split_page",
     "virt_to_page",
 ]
-
-
-class Address(int):
-    """A kernel virtual address; prints as the kernel prints a pointer."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"{int(self):016x}" if self else "0"
-
-    __str__ = __repr__
 
 
 def alloc_page(m: Machine, gfp: int) -> Page | Null:

@@ -10,9 +10,9 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmemlab import dmesg, explain, get_free_pages, mm_init, observe, page_alloc, page_free, procfs
+from kmemlab import explain, get_free_pages, kmalloc, mm_init, observe, page_alloc, page_free, procfs, slab_common, slub
 from kmemlab.check import CheckResult, check_machine
-from kmemlab.events import Event, LabMisuse, Trace, expand
+from kmemlab.events import Event, Trace, expand
 from kmemlab.from_procfs import NOTE, zones_from_procfs
 from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
 from kmemlab.mmzone import (
@@ -26,7 +26,9 @@ from kmemlab.mmzone import (
 )
 from kmemlab.pcplist import update_limit
 from kmemlab.recording import Recording, load_recording, zones_from_state
-from kmemlab.snapshot import Snapshot
+from kmemlab.slab_machine import SlabMachine
+from kmemlab.slub_def import KmemCache
+from kmemlab.snapshot import CacheSnapshot, Snapshot
 from kmemlab.story import Story
 from kmemlab.twin import twin_of
 
@@ -38,11 +40,12 @@ RULES = frozenset({
     "lowmem_reserve", "counter_lag",
 })  # fmt: skip
 
-# Build options that change what the page allocator does; Debian's kernel has none of them.
-CONFIGS = frozenset({"DEBUG_VM"})
+# Build options that change what the allocators do. Debian's kernel has SLAB_FREELIST_RANDOM: here it is off unless
+# asked for, so that lessons can predict which object comes next.
+CONFIGS = frozenset({"DEBUG_VM", "SLAB_FREELIST_RANDOM"})
 
 
-class Machine:
+class Machine(SlabMachine):
     """A computer with Linux's page allocator.
 
     ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``
@@ -58,11 +61,9 @@ class Machine:
     __slots__ = (
         "__weakref__",
         "_cpu",
-        "_log",
         "_plans",
         "_recorded",
         "_sysctls",
-        "_warned",
         "batch_scale",
         "calls",
         "careful",
@@ -114,6 +115,7 @@ class Machine:
         zones, empty = mm_init.boot_zones(profile, pages, options, cpus)
         self._start(profile, zones, empty, str(memory), cpus, without, config)
         self.seed = seed
+        self._start_slab(options, seed)
         thp = options.get("transparent_hugepage") != "never"
         self._sysctls["min_free_kbytes"] = mm_init.calculate_min_free_kbytes(zones, thp=thp)
         self._recompute()
@@ -166,9 +168,9 @@ class Machine:
         # A CPU's plans by order; as many empty places behind catch orders that do not exist.
         self._plans: list[list[dict[int, Any]]] = [[{} for _ in range(2 * MAX_ORDER)] for _ in range(cpus)]
         self._cpu = 0
-        self._warned: set[str] = set()
-        self._log: list[str] = []
+        self._warned, self._log, self.taints = set(), [], set()
         self._sysctls = mm_init.default_sysctls(profile)
+        self._start_slab({}, 0)
 
     def _settle(self) -> None:
         """Set what follows from zones, settings and switched-off rules."""
@@ -316,12 +318,15 @@ class Machine:
                     plans.clear()
 
     def remember(self, gfp: int, plan: Any) -> None:
-        """Keep a decoded request, unless somebody listens: then every call goes the long way that tells all."""
-        if not self.events.subscribers:
+        """Keep a decoded request, unless somebody listens or memory has contents: then every call goes the long
+        way, which tells all and clears pages."""
+        if not self.events.subscribers and not self.memory.pages:
             self.plans[plan.order][gfp] = plan
 
     def _listen(self) -> None:
-        self.careful = self.tainted or bool(self.events.subscribers)
+        listened = bool(self.events.subscribers)
+        self.careful = self.tainted or listened
+        self.slab_fast = not (listened or self.memory.pages or self.broken_lists) and self.init_on_alloc
         self.forget_plans()
 
     def zone_of(self, pfn: int) -> Zone | None:
@@ -367,63 +372,6 @@ class Machine:
             except StopIteration as stop:
                 return stop.value
 
-    # --- what the kernel says ------------------------------------------------------------------
-
-    def printk(self, text: str) -> None:
-        """Add to the kernel log."""
-        self._log.append(text)
-
-    def dmesg(self) -> str:
-        """The kernel log so far."""
-        return "\n".join(self._log)
-
-    def warn_once(self, what: str) -> bool:
-        """True the first time: WARN_ON_ONCE."""
-        first = what not in self._warned
-        self._warned.add(what)
-        return first
-
-    def warn(self, place: str) -> None:
-        """A WARNING in the log, at ``place`` (file:line function)."""
-        self.printk(dmesg.warning(self, place))
-
-    def warn_alloc(self, gfp: int, order: int) -> None:
-        """The report of a failed request, once in ten seconds. Kernel: warn_alloc, mm/page_alloc.c."""
-        if not gfp & 0x2000 and self.warn_once("page allocation failure"):
-            self.printk(dmesg.page_allocation_failure(self, gfp, order))
-
-    def bad_page(self, page: Page, why: str) -> None:
-        """``BUG: Bad page state``. Kernel: bad_page, mm/page_alloc.c."""
-        self.printk(dmesg.bad_page(self, page, why))
-
-    def bug(self, text: str) -> str:
-        """Log the report of a BUG and return it."""
-        report = dmesg.bug(self, text)
-        self.printk(report)
-        return report
-
-    def vm_bug_on_page(self, page: Page, condition: str) -> str:
-        """Log what a kernel with DEBUG_VM says before it stops, and return it."""
-        report = dmesg.vm_bug_on_page(self, page, condition)
-        self.printk(report)
-        return report
-
-    def misuse(self, pfn: int, order: int, text: str) -> None:
-        """Note that the caller broke a rule; from now on every free is looked at closely."""
-        self.trail.append((LabMisuse, pfn, order, text))
-        self.tainted = self.careful = True
-        for zone in self.zones:
-            zone.tainted = True
-
-    def note_lost(self, pfn: int, known: int, order: int) -> None:
-        """A block of order ``known`` was freed as ``order``: the rest has no owner and is on no list."""
-        self.misuse(pfn, order, f"handed out with order {known}, freed with order {order}: the rest is lost")
-        self.lost.append((pfn + (1 << order), (1 << known) - (1 << order)))
-
-    def note_lost_block(self, pfn: int) -> None:
-        """A block whose free was refused: its first page has no owner any more."""
-        self.lost.append((pfn, 1 << max(0, self.memmap[pfn].order)))
-
     # --- looking at it ------------------------------------------------------------------------
 
     def cat(self, path: str) -> str:
@@ -437,6 +385,10 @@ class Machine:
     def snapshot(self) -> Snapshot:
         """What panels draw: frozen, shaped like /proc."""
         return observe.take_snapshot(self)
+
+    def slab_snapshot(self, cache: KmemCache | str) -> CacheSnapshot:
+        """What panels draw of one cache, given itself or by name."""
+        return observe.take_cache_snapshot(self, self.find_cache(cache))
 
     def check(self) -> CheckResult:
         """Check every invariant of the model (AssertionError if one is broken), and name what the caller
@@ -486,6 +438,29 @@ for _function in (
     page_free.get_page,
     page_free.put_page,
     page_free.drain_all_pages,
+    slab_common.kmem_cache_create,
+    slab_common.KMEM_CACHE,
+    slab_common.kmem_cache_alloc,
+    slab_common.kmem_cache_zalloc,
+    slab_common.kmem_cache_alloc_bulk,
+    slab_common.kmem_cache_free,
+    slab_common.kmem_cache_free_bulk,
+    slab_common.kmem_cache_size,
+    slab_common.kmem_cache_shrink,
+    slab_common.kmem_cache_destroy,
+    slab_common.validate_slab_cache,
+    slub.rcu_barrier,
+    kmalloc.kmalloc,
+    kmalloc.kzalloc,
+    kmalloc.kmalloc_array,
+    kmalloc.kcalloc,
+    kmalloc.krealloc,
+    kmalloc.ksize,
+    kmalloc.kmalloc_size_roundup,
+    kmalloc.kfree,
+    kmalloc.kfree_sensitive,
+    kmalloc.kvmalloc,
+    kmalloc.kvfree,
 ):
     setattr(Machine, _function.__name__, _function)
 Machine.get_order = staticmethod(get_free_pages.get_order)  # type: ignore[attr-defined]

@@ -183,14 +183,23 @@ def checked_sysctl(name: str, value: Any, nr_zones: int) -> Any:
     return value
 
 
+OPTIONS = frozenset(
+    "kernelcore movablecore transparent_hugepage init_on_alloc slub_debug slab_nomerge slub_max_order "
+    "slub_min_objects".split()
+)
+
+
 def parse_cmdline(cmdline: str) -> dict[str, str]:
-    """Boot options the page allocator knows: kernelcore=, movablecore=, transparent_hugepage=,
-    sysctl.vm.NAME=. Errors: ValueError names an option the model does not have."""
+    """Boot options the allocators know: kernelcore=, movablecore=, transparent_hugepage=, init_on_alloc=,
+    slub_debug=, slab_nomerge, slub_max_order=, slub_min_objects=, sysctl.vm.NAME=.
+    Errors: ValueError names an option the model does not have."""
     options = {}
     for word in cmdline.split():
         name, _, value = word.partition("=")
-        if name not in ("kernelcore", "movablecore", "transparent_hugepage") and not name.startswith("sysctl.vm."):
+        if name not in OPTIONS and not name.startswith("sysctl.vm."):
             raise ValueError(f"cmdline: {name!r} is not an option this model has")
+        if name in ("slub_max_order", "slub_min_objects") and not (value.isdigit() and int(value) <= 1 << 16):
+            raise ValueError(f"cmdline: {word!r}: {name} wants a number")
         options[name] = value
     return options
 

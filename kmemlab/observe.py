@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kmemlab.address import Address
 from kmemlab.mmzone import MAX_ORDER, MIGRATE_TYPES, PAGEBLOCK_ORDER, Zone, pindex_to_order
+from kmemlab.slub_bytes import Follow
+from kmemlab.slub_def import KmemCache, Slab
 from kmemlab.snapshot import (
     FREE,
     LOST,
@@ -14,7 +17,10 @@ from kmemlab.snapshot import (
     RESERVED,
     SLAB,
     UNMOVABLE,
+    CacheCpuSnapshot,
+    CacheSnapshot,
     PcpSnapshot,
+    SlabSnapshot,
     Snapshot,
     ZoneSnapshot,
 )
@@ -22,7 +28,7 @@ from kmemlab.snapshot import (
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
-__all__ = ["take_snapshot"]
+__all__ = ["take_cache_snapshot", "take_snapshot"]
 
 PAGES_LISTED = 1 << 20  # a zone with more present pages is shown by shares, not page by page
 _OWNED = (UNMOVABLE, MOVABLE, RECLAIMABLE, UNMOVABLE, UNMOVABLE)
@@ -109,6 +115,9 @@ def _page_states(m: Machine, zone: Zone) -> bytes:
                 paint(page.pfn, 1 << page.order, _OWNED[page.gfp >> 3 & 3])
             else:
                 states[page.pfn - start] = _OWNED[page.gfp >> 3 & 3]
+    for slab in {slab.pfn: slab for slab in m.slabs.values()}.values():
+        if slab.page.zone is zone:
+            paint(slab.pfn, 1 << slab.order, SLAB)
     _paint_free(zone, states)
     for pcp in zone.pcps:
         for pindex, listed in enumerate(pcp.lists):
@@ -118,3 +127,33 @@ def _page_states(m: Machine, zone: Zone) -> bytes:
         if zone.spans_pfn(first):
             paint(first, pages, LOST)
     return b"".join(bytes(states[first - start : first - start + pages]) for first, pages in zone.spans)
+
+
+def take_cache_snapshot(m: Machine, s: KmemCache) -> CacheSnapshot:
+    """One slab cache, frozen."""
+
+    def slab_of(slab: Slab) -> SlabSnapshot:
+        free = m.free_objects_of(slab) if s.debug else slab.freelist[::-1]
+        return SlabSnapshot(slab.pfn, slab.order, slab.objects, slab.inuse, slab.frozen, indexes(slab, free))
+
+    def indexes(slab: Slab, free: list[Address]) -> tuple[int, ...]:
+        return tuple(slab.index_of(p) for p in free if not isinstance(p, Follow) and slab.index_of(p) >= 0)
+
+    cpus, listed = [], set(s.partial)
+    for cpu, c in enumerate(s.cpu_slab):
+        own = indexes(c.slab, c.freelist[::-1]) if c.slab else ()
+        partial = tuple(map(slab_of, reversed(c.partial)))
+        cpus.append(CacheCpuSnapshot(cpu, slab_of(c.slab) if c.slab else None, own, partial))
+        listed.update(c.partial, [c.slab] if c.slab else [])
+    mine = {slab.pfn: slab for slab in m.slabs.values() if slab.cache is s}
+    full = tuple(slab_of(slab) for _, slab in sorted(mine.items()) if slab not in listed)
+    call = m.last_plan
+    last = None
+    if isinstance(call, tuple) and call and call[0] is s and call[2] >= 0 and call[1]:
+        slab = m.virt_to_slab(call[1])
+        last = (slab.pfn, slab.index_of(call[1])) if slab else None
+    return CacheSnapshot(
+        (s.name, *s.aliases), s.object_size, s.size, s.align, s.inuse, s.offset, s.red_left_pad, s.order, s.objects,
+        s.min_partial, s.cpu_partial_slabs, s.flags, s.ctor is not None, m.cpu, tuple(cpus),
+        tuple(map(slab_of, s.partial)), full, last,
+    )  # fmt: skip

@@ -231,6 +231,8 @@ def __alloc_pages(m: Machine, gfp: int, order: int) -> Page | Null:
             page = m.drive(__alloc_pages_slowpath(m, plan))
     if page is not None:
         trail.append((events.LabReturn, page.zone.name, page.pfn, order, page.mt))
+        if m.memory.pages and (m.init_on_alloc or gfp & 0x100):
+            m.memory.clear_pages(page.pfn, 1 << order)
     if m.events.subscribers:
         m.emit()
     return NULL if page is None else page

@@ -37,7 +37,8 @@ class RecordingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording in memory. ``kind`` is "buddy" (calls listed in ``ops``) or "real" (ftrace text beside it)."""
+    """A recording in memory. ``kind`` is "buddy" or "slub" (calls listed in ``ops``) or "real" (ftrace text
+    beside it); for "slub" ``state0`` has the fields of the cache."""
 
     path: Path
     kind: str
@@ -65,7 +66,7 @@ def find_recording(name: str | Path) -> Path:
         Path.cwd() / "recordings",
         here / "_lessons" / "recordings",
         here.parent / "lessons" / "recordings",
-        *(here.parent / "tests" / "kernel" / "recordings" / kind for kind in ("buddy", "real")),
+        *(here.parent / "tests" / "kernel" / "recordings" / kind for kind in ("buddy", "slub", "real")),
     ]
     for folder in folders:
         for ending in (".json.gz", ".snap.json.gz"):
@@ -146,7 +147,7 @@ def load_recording(name: str | Path) -> Recording:
     path = find_recording(name)
     top = _Field(path, "recording", _read_json(path))
     if isinstance(top.value, dict) and "cache" in top.value:
-        raise RecordingError(f"{path}: is a recording of a slab cache; this version models the page allocator only")
+        return _slub_recording(path, top)
     meta = top.key("meta", dict).value
     state0, state1 = top.key("state0", dict), top.key("state1", dict)
     state0.key("zones", list)
@@ -157,6 +158,41 @@ def load_recording(name: str | Path) -> Recording:
         ops = top.key("ops", list).value
         _check_ops(path, ops)
     return Recording(path, kind, meta, state0.value, state1.value, ops)
+
+
+def _slub_recording(path: Path, top: _Field) -> Recording:
+    """A recording of one slab cache: its fields in ``state0``, what was left of it in ``state1``."""
+    meta, cache, final = (top.key(name, dict).value for name in ("meta", "cache", "final"))
+    ops = top.key("ops", list).value
+    cpus = _Field(path, "recording.meta", meta).key("online_cpus", int).number(1, 256)
+    objects = _Field(path, "recording.cache", cache).key("objects", int).number(1, 1 << 15)
+    for i, op in enumerate(ops):
+        field = _Field(path, f"ops[{i}]", op).of(list)
+        if not op or op[0] not in (0, 1, 2, 3):
+            raise field.fail("does not begin with 0 (free), 1 (alloc), 2 (state) or 3 (slabs given back)")
+        if op[0] in (0, 1):
+            _check_slub_call(field, op, cpus, objects)
+        elif len(op) < 2 or not isinstance(op[1], dict if op[0] == 2 else int):
+            raise field.fail("has no state" if op[0] == 2 else "has no number of slabs")
+    ring = top.key("random_seq_index", list, []).numbers()
+    if sorted(ring) != list(range(len(ring))) or len(ring) not in (0, objects):
+        raise RecordingError(f"{path}: recording.random_seq_index: is not an order of {objects} objects")
+    return Recording(path, "slub", meta, cache | {"random_seq_index": ring}, final, ops)
+
+
+def _check_slub_call(field: _Field, op: list[Any], cpus: int, objects: int) -> None:
+    first = _Field(field.file, field.where, op[:3])
+    first.numbers(3)
+    if op[1] >= 1 << 34 or op[2] >= objects:
+        raise field.fail(f"object {op[2]} of slab {op[1]}: there is none")
+    if cpus > 1:
+        if len(op) < 4 + op[0] or not isinstance(op[-1], int) or not 0 <= op[-1] < cpus:
+            raise field.fail(f"does not tell which of {cpus} CPUs")
+    if op[0] and len(op) > 3 and op[3] is not None:
+        fresh = _Field(field.file, f"{field.where}[3]", op[3])
+        order = fresh.key("order", list)
+        if sorted(order.numbers()) != list(range(len(order.value))) or not order.value:
+            raise order.fail("is not an order of objects")
 
 
 def _check_ops(path: Path, ops: list[Any]) -> None:

@@ -1,0 +1,334 @@
+"""SLUB: objects of one size out of slabs, handed out by each CPU for itself.
+
+Kernel: mm/slub.c, the functions of the same names.
+
+Every CPU allocates from one slab, its *cpu slab*, whose free objects it keeps on a list of its own; freed objects
+go back on top of it, so the last one freed is the next one given. An object of another slab goes to that slab's
+list. Slabs that got a hole that way wait on the CPU's partial list, and on the node's when that is full. Free
+lists have the next object at their end, where Python takes it off cheaply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kmemlab import slub_debug
+from kmemlab.address import Address
+from kmemlab.events import LabSlab
+from kmemlab.gfp import show_gfp_flags
+from kmemlab.null import NULL, KernelBug, Null
+from kmemlab.slub_bytes import follow, init_on_alloc, leave_pointer
+from kmemlab.slub_def import SLAB_STORE_USER, SLAB_TYPESAFE_BY_RCU, KmemCache, KmemCacheCpu, Slab
+
+if TYPE_CHECKING:
+    from kmemlab.machine import Machine
+
+__all__ = [
+    "___slab_alloc",
+    "__slab_free",
+    "deactivate_slab",
+    "discard_slab",
+    "flush_all",
+    "kmalloc_fix_flags",
+    "kmem_cache_shrink_slabs",
+    "put_cpu_partial",
+    "rcu_barrier",
+    "slab_alloc",
+    "slab_free",
+]
+
+GFP_SLAB_BUG_MASK = 0x4 | 0x2 | ~0xFFFFFF  # DMA32, HIGHMEM and bits that do not exist
+# What a slab's pages inherit of the caller's mask: how hard to try, never which zone.
+GFP_RECLAIM_MASK = 0xC00 | 0xE0 | 0xE000 | 0x10000 | 0x20000 | 0x80000 | 0x200
+GFP_CONSTRAINT_MASK = 0x300000
+SHRINK_PROMOTE_MAX = 32
+
+
+def slab_alloc(m: Machine, s: KmemCache, gfp: int, orig_size: int) -> Address | Null:
+    """One object, or NULL: this CPU's list first. Kernel: slab_alloc_node."""
+    c = s.cpu_slab[m._cpu]
+    if c.freelist and c.slab is not None:
+        m.step(LabSlab, s.name, "cpu_freelist", c.slab.pfn, -1, len(c.freelist))
+        slab, p = c.slab, _take(m, s, c)
+    else:
+        got = ___slab_alloc(m, s, gfp, c, orig_size)
+        if got is None:
+            return NULL
+        slab, p = got
+    m.live[p] = slab
+    init_on_alloc(m, s, p, gfp)
+    return p
+
+
+def _take(m: Machine, s: KmemCache, c: KmemCacheCpu) -> Address:
+    """The head of the CPU's list; its pointer to the next one stays behind in its bytes."""
+    p = c.freelist.pop()
+    if m.broken_lists:
+        p = follow(m, s, c.freelist, p)
+    leave_pointer(m, s, p, c.freelist[-1] if c.freelist else 0)
+    return p
+
+
+def ___slab_alloc(m: Machine, s: KmemCache, gfp: int, c: KmemCacheCpu, orig_size: int) -> tuple[Slab, Address] | None:
+    """What follows when the CPU's list is empty: objects others freed, partial slabs, a new slab."""
+    while True:
+        slab = c.slab
+        if slab is not None:  # get_freelist
+            slab.inuse = slab.objects
+            if slab.freelist:
+                m.step(LabSlab, s.name, "get_freelist", slab.pfn, -1, len(slab.freelist))
+                c.freelist, slab.freelist = slab.freelist, []
+                return slab, _take(m, s, c)
+            m.step(LabSlab, s.name, "full", slab.pfn, -1, slab.objects)
+            slab.frozen, c.slab = False, None
+        if not c.partial:
+            break
+        c.slab = c.partial.pop()
+        m.step(LabSlab, s.name, "cpu_partial", c.slab.pfn, -1, len(c.partial))
+    if s.partial:
+        if s.debug:
+            got = slub_debug.alloc_from_partial(m, s, orig_size, gfp)
+            if got is not None:
+                return got
+        elif get_partial_node(m, s, c):
+            assert c.slab is not None
+            return c.slab, _take(m, s, c)
+    slab = new_slab(m, s, gfp)
+    if slab is None:
+        _slab_out_of_memory(m, s, gfp)
+        return None
+    s.nr_slabs += 1
+    s.total_objects += slab.objects
+    if s.debug:
+        return slub_debug.alloc_from_new_slab(m, s, slab, orig_size, gfp)
+    c.freelist, slab.freelist = slab.freelist, []
+    slab.inuse, slab.frozen, c.slab = slab.objects, True, slab
+    return slab, _take(m, s, c)
+
+
+def get_partial_node(m: Machine, s: KmemCache, c: KmemCacheCpu) -> bool:
+    """Make the head of the node's partial list the cpu slab, and take further slabs to the CPU's partial list
+    until more than half of what it may hold have come. Kernel: get_partial_node, acquire_slab."""
+    moved = 0
+    for slab in list(s.partial):
+        del s.partial[slab]
+        slab.frozen = True
+        if c.slab is None:
+            m.step(LabSlab, s.name, "node_partial", slab.pfn, -1, len(slab.freelist))
+            slab.inuse = slab.objects
+            c.freelist, slab.freelist, c.slab = slab.freelist, [], slab
+        else:
+            m.step(LabSlab, s.name, "to_cpu_partial", slab.pfn, -1, len(slab.freelist))
+            put_cpu_partial(m, s, c, slab, drain=False)
+            moved += 1
+        if moved > s.cpu_partial_slabs // 2:
+            break
+    return c.slab is not None
+
+
+# --- new slabs ---------------------------------------------------------------------------------
+
+
+def kmalloc_fix_flags(m: Machine, gfp: int) -> int:
+    """Take bits out of a mask that a slab's pages must not have, and say so. Kernel: mm/slab_common.c."""
+    invalid = gfp & GFP_SLAB_BUG_MASK
+    gfp &= ~GFP_SLAB_BUG_MASK
+    m.printk(
+        f"Unexpected gfp: {invalid:#x} ({show_gfp_flags(invalid)}). "
+        f"Fixing up to gfp: {gfp:#x} ({show_gfp_flags(gfp)}). Fix your code!\n{m.cpu_line()}"
+    )
+    return gfp
+
+
+def new_slab(m: Machine, s: KmemCache, gfp: int) -> Slab | None:
+    """Pages for a slab, cut into objects, constructed; the smallest order when the wanted one is not there.
+
+    Kernel: new_slab, allocate_slab.
+    """
+    if gfp & GFP_SLAB_BUG_MASK:
+        gfp = kmalloc_fix_flags(m, gfp)
+    if s.ctor and gfp & 0x100 and m.warn_once("ctor and zero"):
+        m.warn("mm/slub.c:2001 ___slab_alloc+0x365/0x990")
+    flags = gfp & (GFP_RECLAIM_MASK | GFP_CONSTRAINT_MASK) | s.allocflags
+    first = (flags | 0x2000 | 0x10000) & ~0x8000
+    if first & 0x400 and s.order > s.min_order:
+        first = (first | 0x80000) & ~0xC00
+    order, page = s.order, m.slab_pages.alloc(m, first, s.order)
+    if not page:
+        order, page = s.min_order, m.slab_pages.alloc(m, flags, s.min_order)
+        if not page:
+            return None
+    slab = Slab(s, page, order, m.kernel.page_offset + (page.pfn << 12))
+    m.slabs.update(dict.fromkeys(range(page.pfn, page.pfn + (1 << order)), slab))
+    m.step(LabSlab, s.name, "new_slab", slab.pfn, -1, slab.objects)
+    slub_debug.setup_slab_debug(m, s, slab)
+    objects = [slab.object_at(index) for index in _first_order(m, s, slab)]
+    for p in objects:
+        slub_debug.setup_object_debug(m, s, p)
+        if s.ctor:
+            s.ctor(p)
+    if s.debug:
+        slub_debug.link(m, s, slab, objects)
+    else:
+        slab.freelist = objects[::-1]
+    return slab
+
+
+def _first_order(m: Machine, s: KmemCache, slab: Slab) -> list[int]:
+    """Objects of a fresh slab in the order of its list: the cache's ring, entered anywhere. Kernel: shuffle_freelist."""
+    ring = s.random_seq
+    if slab.objects < 2 or ring is None:
+        return list(range(slab.objects))
+    at = m.slab_pages.start(m, len(ring))
+    return [index for index in ring[at:] + ring[:at] if index < slab.objects]
+
+
+def _slab_out_of_memory(m: Machine, s: KmemCache, gfp: int) -> None:
+    if gfp & 0x2000 or not m.warn_once("slub oom"):
+        return
+    free = sum(slab.objects - slab.inuse for slab in s.partial)
+    m.printk(
+        f"SLUB: Unable to allocate memory on node -1, gfp={gfp:#x}({show_gfp_flags(gfp)})\n"
+        f"  cache: {s.name}, object size: {s.object_size}, buffer size: {s.size}, default order: {s.order}, "
+        f"min order: {s.min_order}\n  node 0: slabs: {s.nr_slabs}, objs: {s.total_objects}, free: {free}"
+    )
+
+
+# --- free ----------------------------------------------------------------------------------------
+
+
+def slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]) -> None:
+    """Give objects of one slab back; the last of them is the next one given. Kernel: do_slab_free."""
+    c = s.cpu_slab[m._cpu]
+    if c.slab is not slab:
+        return __slab_free(m, s, slab, objects)
+    _no_double(m, c.freelist, objects)
+    c.freelist.extend(objects)
+    m.step(LabSlab, s.name, "free_fastpath", slab.pfn, slab.index_of(objects[-1]), len(c.freelist))
+    return None
+
+
+def _no_double(m: Machine, freelist: list[Address], objects: Sequence[Address]) -> None:
+    """A hardened free list notices an object that would point to itself. Kernel: set_freepointer."""
+    if freelist and freelist[-1] == objects[0]:
+        raise KernelBug(m.oops("kernel BUG at mm/slub.c:419!\ninvalid opcode: 0000 [#1] PREEMPT SMP NOPTI", cut=True))
+
+
+def __slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]) -> None:
+    """Free to a slab that is not this CPU's cpu slab; it may then change its list, or go."""
+    if s.debug:
+        return slub_debug.free_to_partial_list(m, s, slab, objects, discard_slab)
+    _no_double(m, slab.freelist, objects)
+    had_free, was_frozen = bool(slab.freelist), slab.frozen
+    slab.freelist.extend(objects)
+    slab.inuse -= len(objects)
+    m.step(LabSlab, s.name, "free_slowpath", slab.pfn, slab.index_of(objects[-1]), slab.objects - slab.inuse)
+    if was_frozen:
+        return None
+    if not had_free:
+        slab.frozen = True  # it was full and on no list
+        put_cpu_partial(m, s, s.cpu_slab[m._cpu], slab, drain=True)
+    elif not slab.inuse and s.nr_partial >= s.min_partial:
+        del s.partial[slab]
+        discard_slab(m, s, slab)
+    return None
+
+
+def put_cpu_partial(m: Machine, s: KmemCache, c: KmemCacheCpu, slab: Slab, *, drain: bool) -> None:
+    """Put a slab on the CPU's partial list; a full list goes to the node's as a whole first."""
+    behind, old = 0, None
+    if c.partial:
+        behind = c.partial[-1].slabs
+        if drain and behind >= s.cpu_partial_slabs:
+            old, c.partial, behind = c.partial, [], 0
+    slab.slabs = behind + 1
+    c.partial.append(slab)
+    m.step(LabSlab, s.name, "put_cpu_partial", slab.pfn, -1, slab.slabs)
+    if old is not None:
+        __unfreeze_partials(m, s, old)
+
+
+def __unfreeze_partials(m: Machine, s: KmemCache, slabs: list[Slab]) -> None:
+    """Move slabs of a CPU's partial list to the tail of the node's; empty ones go when that has enough."""
+    empty = []
+    for slab in reversed(slabs):
+        slab.frozen = False
+        if not slab.inuse and s.nr_partial >= s.min_partial:
+            empty.append(slab)
+        else:
+            s.partial[slab] = None
+            m.step(LabSlab, s.name, "to_node_partial", slab.pfn, -1, s.nr_partial)
+    for slab in reversed(empty):
+        discard_slab(m, s, slab)
+
+
+def deactivate_slab(m: Machine, s: KmemCache, slab: Slab, freelist: list[Address]) -> None:
+    """Take a cpu slab out of use: its CPU's list goes in front of its own, it goes where it belongs now."""
+    to_tail = bool(slab.freelist)
+    slab.inuse -= len(freelist)
+    slab.freelist = slab.freelist + freelist
+    slab.frozen = False
+    if not slab.inuse and s.nr_partial >= s.min_partial:
+        discard_slab(m, s, slab)
+    elif slab.freelist:
+        s.partial[slab] = None
+        if not to_tail:
+            s.partial.move_to_end(slab, last=False)
+        m.step(LabSlab, s.name, "to_node_partial", slab.pfn, -1, s.nr_partial)
+    elif s.flags & SLAB_STORE_USER:
+        s.full[slab] = None
+
+
+def flush_all(m: Machine, s: KmemCache) -> None:
+    """Empty every CPU's part of a cache to the node's list. Kernel: flush_all_cpus_locked, flush_cpu_slab."""
+    for c in s.cpu_slab:
+        slab, freelist = c.slab, c.freelist
+        c.slab, c.freelist = None, []
+        if slab is not None:
+            deactivate_slab(m, s, slab, freelist)
+        partial, c.partial = c.partial, []
+        __unfreeze_partials(m, s, partial)
+
+
+def discard_slab(m: Machine, s: KmemCache, slab: Slab) -> None:
+    """Give a slab's pages back; with SLAB_TYPESAFE_BY_RCU after a grace period. Kernel: discard_slab, free_slab."""
+    s.nr_slabs -= 1
+    s.total_objects -= slab.objects
+    m.step(LabSlab, s.name, "discard_slab", slab.pfn, -1, slab.objects)
+    if s.flags & SLAB_TYPESAFE_BY_RCU:
+        m.rcu_slabs.append(slab)
+    else:
+        _free_slab(m, slab)
+
+
+def _free_slab(m: Machine, slab: Slab) -> None:
+    slub_debug.check_slab_at_end(m, slab.cache, slab)
+    for pfn in range(slab.pfn, slab.pfn + (1 << slab.order)):
+        m.slabs.pop(pfn, None)
+    m.slab_pages.free(m, slab.page, slab.order)
+
+
+def rcu_barrier(m: Machine) -> None:
+    """Wait for a grace period: slabs of SLAB_TYPESAFE_BY_RCU caches go now. Kernel: rcu_barrier, kernel/rcu/tree.c."""
+    pending, m.rcu_slabs = m.rcu_slabs, []
+    for slab in pending:
+        _free_slab(m, slab)
+
+
+def kmem_cache_shrink_slabs(m: Machine, s: KmemCache) -> bool:
+    """Free empty slabs and sort the others, fullest first; True if slabs are left. Kernel: __kmem_cache_do_shrink."""
+    flush_all(m, s)
+    empty: list[Slab] = []
+    promote: list[list[Slab]] = [[] for _ in range(SHRINK_PROMOTE_MAX)]
+    rest: list[Slab] = []
+    for slab in s.partial:
+        free = slab.objects - slab.inuse
+        (empty if not slab.inuse else promote[free - 1] if free <= SHRINK_PROMOTE_MAX else rest).append(slab)
+    s.partial.clear()
+    for group in promote:
+        s.partial.update(dict.fromkeys(reversed(group)))
+    s.partial.update(dict.fromkeys(rest))
+    for slab in reversed(empty):
+        discard_slab(m, s, slab)
+    return s.nr_slabs > 0
