@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kmemlab.address import Address
 from kmemlab.mmzone import (
     MAX_ORDER,
     MIGRATE_MOVABLE,
@@ -14,6 +15,7 @@ from kmemlab.mmzone import (
     Zone,
     pindex_to_order,
 )
+from kmemlab.slub_def import KmemCache, Slab
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -24,14 +26,16 @@ __all__ = ["CheckResult", "check_machine"]
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """What a check found: runs ``(first pfn, pages)`` that nobody owns and no list holds, and frames that
-    are handed out while a free list holds them too, or are listed twice. Empty after correct calls."""
+    are handed out while a free list holds them too, or are listed twice; ``objects``: wrong frees of objects, in
+    words. Empty after correct calls."""
 
     lost: tuple[tuple[int, int], ...]
     doubly_owned: tuple[int, ...]
     free: int
+    objects: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return not self.lost and not self.doubly_owned
+        return not self.lost and not self.doubly_owned and not self.objects
 
     def __str__(self) -> str:
         if self:
@@ -40,6 +44,7 @@ class CheckResult:
         if self.doubly_owned:
             some = ", ".join(map(str, self.doubly_owned[:8])) + (" ..." if len(self.doubly_owned) > 8 else "")
             parts.append(f"pages {some} are owned twice: handed out and on a free list, or on two lists")
+        parts += self.objects[:8]
         return "check: " + "; ".join(parts)
 
     __repr__ = __str__
@@ -59,7 +64,44 @@ def check_machine(m: Machine) -> CheckResult:
         overlap = {pfn for pfn in owned if pfn in listed}
         assert m.tainted or not overlap, f"{zone.name}: frames {sorted(overlap)[:4]} are free and handed out"
         doubly |= overlap | {pfn for pfn, times in listed.items() if times > 1}
-    return CheckResult(tuple(m.lost), tuple(sorted(doubly)), free)
+    _check_slabs(m)
+    return CheckResult(tuple(m.lost), tuple(sorted(doubly)), free, tuple(m.misused_objects))
+
+
+def _check_slabs(m: Machine) -> None:
+    """Every slab is on the list it belongs to, every object is free or owned, and the counts agree."""
+    by_cache: dict[KmemCache, list[Slab]] = {}
+    for pfn, slab in m.slabs.items():
+        assert slab.pfn <= pfn < slab.pfn + (1 << slab.order), f"pfn {pfn} is no page of {slab}"
+        assert slab.page.refcount == 1 and slab.page.order == slab.order, f"{slab}: its pages are not its own"
+        if pfn == slab.pfn and slab not in m.rcu_slabs:
+            by_cache.setdefault(slab.cache, []).append(slab)
+    owned: dict[Slab, list[Address]] = {}
+    for p, slab in m.live.items():
+        assert m.virt_to_slab(p) is slab, f"object {p} is not in {slab}"
+        owned.setdefault(slab, []).append(Address(p))
+    for s, slabs in by_cache.items():
+        assert s.nr_slabs == len(slabs), f"{s.name}: {len(slabs)} slabs, counter {s.nr_slabs}"
+        assert s.total_objects == sum(slab.objects for slab in slabs), f"{s.name}: total_objects is wrong"
+        for slab in slabs:
+            _check_slab(m, s, slab, owned.get(slab, []))
+    assert all(slab in by_cache.get(slab.cache, ()) for slab in owned), "an object of a slab that is gone is owned"
+
+
+def _check_slab(m: Machine, s: KmemCache, slab: Slab, owned: list[Address]) -> None:
+    holders = [c for c in s.cpu_slab if c.slab is slab]
+    places = len(holders) + sum(slab in c.partial for c in s.cpu_slab) + (slab in s.partial) + (slab in s.full)
+    free, own = m.free_objects_of(slab), len(slab.freelist)
+    if not m.misused_objects and not m.slab_errors and not m.broken_lists:
+        both = sorted([*free, *owned])
+        assert both == [slab.object_at(i) for i in range(slab.objects)], f"{slab}: objects lost or doubled"
+    if s.debug:
+        return
+    assert places <= 1, f"{slab} is on {places} lists"
+    assert slab.frozen == bool(places and slab not in s.partial), f"{slab}: frozen is {slab.frozen}"
+    assert bool(places) == bool(holders or own), f"{slab} with {own} free objects is on no list"
+    if not m.misused_objects and not m.broken_lists:
+        assert slab.inuse == slab.objects - own, f"{slab}: {own} objects on its list"
 
 
 def _check_zone(m: Machine, zone: Zone) -> Counter[int]:

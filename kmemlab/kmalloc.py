@@ -16,7 +16,7 @@ from kmemlab.page_alloc import __alloc_pages
 from kmemlab.page_free import __free_pages
 from kmemlab.size_classes import LADDERS, kmalloc_type_of
 from kmemlab.slab_common import free_objects
-from kmemlab.slub import GFP_SLAB_BUG_MASK, kmalloc_fix_flags, slab_alloc
+from kmemlab.slub import GFP_SLAB_BUG_MASK, free_fast, kmalloc_fix_flags, refill, slab_alloc
 from kmemlab.slub_def import KmemCache
 
 if TYPE_CHECKING:
@@ -68,15 +68,17 @@ def kmalloc(m: Machine, size: int, gfp: int) -> Address | Null:
     if m.slab_fast:
         try:
             s = m.kmalloc_plans[gfp][size + 7 >> 3]
-            c = s.cpu_slab[m._cpu]
-            p = c.freelist.pop()
-        except (LookupError, TypeError):
-            pass  # a new mask, an empty list, no cache for this size
-        else:
-            m.live[p] = c.slab
-            m.calls += 1
-            m.last_plan = (s, p, size, gfp)
-            return p
+        except (KeyError, TypeError):
+            return _kmalloc(m, size, gfp)  # a new mask, no cache for this size, no number
+        c = s.cpu_slab[m._cpu]
+        freelist = c.freelist
+        if not freelist:
+            return refill(m, s, c, size, gfp)
+        p = freelist.pop()
+        m.live[p] = c.slab
+        m.calls += 1
+        m.last_plan = (s, p, size, gfp)
+        return p
     return _kmalloc(m, size, gfp)
 
 
@@ -167,15 +169,7 @@ def kfree(m: Machine, p: int) -> None:
     if m.slab_fast:
         slab = m.live.get(p)
         if slab is not None:
-            s = slab.cache
-            c = s.cpu_slab[m._cpu]
-            if c.slab is slab:
-                del m.live[p]
-                c.freelist.append(p if p.__class__ is Address else Address(p))
-                m.calls += 1
-                m.last_plan = (s, p, -1, 0)
-                return
-            free_objects(m, slab, (p,))
+            free_fast(m, slab, p)
             return
     if m.events.subscribers:
         m.events.emit(Kfree(m.call_site, p))

@@ -14,7 +14,15 @@ from kmemlab.boot_caches import BOOT_CACHES
 from kmemlab.events import KmemCacheAlloc, KmemCacheFree
 from kmemlab.null import NULL, KernelBug, Null
 from kmemlab.size_classes import LADDERS
-from kmemlab.slub import flush_all, kmem_cache_shrink_slabs, rcu_barrier, slab_alloc, slab_free
+from kmemlab.slub import (
+    flush_all,
+    free_fast,
+    kmem_cache_shrink_slabs,
+    rcu_barrier,
+    refill,
+    slab_alloc,
+    slab_free,
+)
 from kmemlab.slub_def import (
     KMALLOC_MAX_SIZE,
     SLAB_ACCOUNT,
@@ -119,15 +127,16 @@ def boot_slab_caches(m: Machine, caches: list[KmemCache]) -> None:
         if row == "KMALLOC":
             _create_kmalloc_caches(m, caches)
         elif row:
-            name, size, align, flags, joined = row.split()
+            name, size, grown, align, flags, joined = row.split()
             s = _create_cache(m, caches, name, int(size), int(align) or 8, int(flags, 16))
             assert s is not None
             s.alone = joined == "-"
             s.refcount = 1 if s.alone else int(joined)
+            s.object_size, s.inuse = int(grown), align_up(int(grown), 8)
 
 
 def _create_kmalloc_caches(m: Machine, caches: list[KmemCache]) -> None:
-    """Kernel: create_kmalloc_caches. Powers of two are aligned to their size; only the plain ones never merge."""
+    """Kernel: create_kmalloc_caches. Powers of two are aligned to their size."""
     ladder = LADDERS["linux-6.1"]
     for family, _ in ladder.prefixes:
         for size in ladder.classes:
@@ -136,7 +145,9 @@ def _create_kmalloc_caches(m: Machine, caches: list[KmemCache]) -> None:
             align = size if size & size - 1 == 0 else 8
             s = _create_cache(m, caches, name, size, align, FAMILY_FLAGS[family] | SLAB_KMALLOC)
             assert s is not None
-            s.alone = family == "normal"
+            s.alone = True  # their whole object may be copied to user space
+            if family == "normal":
+                s.refcount = -1
             m.kmalloc_caches[family, size] = s
 
 
@@ -211,17 +222,16 @@ def KMEM_CACHE(m: Machine, struct: str, size: int, flags: int = 0) -> KmemCache 
 
 def kmem_cache_alloc(m: Machine, s: KmemCache, gfp: int) -> Address | Null:
     """One object of the cache, or NULL. Kernel: kmem_cache_alloc, mm/slub.c."""
-    if m.slab_fast:
-        try:
-            c = s.cpu_slab[m._cpu]
-            p = c.freelist.pop()
-        except (AttributeError, IndexError):
-            pass  # the long way says what is wrong, or finds an object
-        else:
-            m.live[p] = c.slab
-            m.calls += 1
-            m.last_plan = (s, p, s.object_size, gfp)
-            return p
+    if m.slab_fast and s.__class__ is KmemCache:
+        c = s.cpu_slab[m._cpu]
+        freelist = c.freelist
+        if not freelist:
+            return refill(m, s, c, s.object_size, gfp)
+        p = freelist.pop()
+        m.live[p] = c.slab
+        m.calls += 1
+        m.last_plan = (s, p, s.object_size, gfp)
+        return p
     _check_cache("kmem_cache_alloc", s)
     m.begin_slab_call()
     p_or_null = slab_alloc(m, s, gfp, s.object_size)
@@ -266,13 +276,8 @@ def kmem_cache_free(m: Machine, s: KmemCache, p: Address) -> None:
     if m.slab_fast:
         slab = m.live.get(p)
         if slab is not None and slab.cache is s:
-            c = s.cpu_slab[m._cpu]
-            if c.slab is slab:
-                del m.live[p]
-                c.freelist.append(p if p.__class__ is Address else Address(p))
-                m.calls += 1
-                m.last_plan = (s, p, -1, 0)
-                return
+            free_fast(m, slab, p)
+            return
     _check_cache("kmem_cache_free", s)
     slab = m.virt_to_slab(p)
     if slab is None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from kmemlab import slab_common, slub
 from kmemlab.address import Address
-from kmemlab.events import Event
 from kmemlab.log import KernelLog
 from kmemlab.memory import Memory
 from kmemlab.mmzone import Page
@@ -146,15 +145,13 @@ class SlabMachine(KernelLog):
         self.calls += 1
         self.steps = []
 
-    def step(self: Machine, make: type[Event], *fields: Any) -> None:
-        """One step of the slab allocator."""
-        self.steps.append((make, *fields))
-        if self.events.subscribers:
-            self.events.emit(make(*fields))
-
     def end_slab_call(self: Machine, call: tuple[Any, ...]) -> None:
         """The call is over: ``call`` is (cache, pointer, size asked, mask); a size below 0 tells what else it was."""
         self.last_plan = (*call, self.steps)
+        if self.events.subscribers:
+            for make, *fields in self.steps:
+                if make is slub.slab_step:  # not the notes of the page floor, which has told its own
+                    self.events.emit(make(*fields))
 
     def alloc_fields(self, p: Any, size: int, given: int, gfp: int, s: KmemCache) -> tuple[Any, ...]:
         """The fields of the kmalloc and kmem_cache_alloc events."""

@@ -30,12 +30,15 @@ __all__ = [
     "deactivate_slab",
     "discard_slab",
     "flush_all",
+    "free_fast",
     "kmalloc_fix_flags",
     "kmem_cache_shrink_slabs",
     "put_cpu_partial",
     "rcu_barrier",
+    "refill",
     "slab_alloc",
     "slab_free",
+    "slab_step",
 ]
 
 GFP_SLAB_BUG_MASK = 0x4 | 0x2 | ~0xFFFFFF  # DMA32, HIGHMEM and bits that do not exist
@@ -45,17 +48,25 @@ GFP_CONSTRAINT_MASK = 0x300000
 SHRINK_PROMOTE_MAX = 32
 
 
+def slab_step(what: str, slab: Slab, p: int, count: int) -> LabSlab:
+    """The event of a step; ``p`` is 0 where no object is meant."""
+    return LabSlab(slab.cache.name, what, slab.pfn, slab.index_of(p) if p else -1, count)
+
+
 def slab_alloc(m: Machine, s: KmemCache, gfp: int, orig_size: int) -> Address | Null:
     """One object, or NULL: this CPU's list first. Kernel: slab_alloc_node."""
     c = s.cpu_slab[m._cpu]
-    if c.freelist and c.slab is not None:
-        m.step(LabSlab, s.name, "cpu_freelist", c.slab.pfn, -1, len(c.freelist))
-        slab, p = c.slab, _take(m, s, c)
+    slab, p = c.slab, None
+    if c.freelist and slab is not None:
+        m.steps.append((slab_step, "cpu_freelist", slab, 0, len(c.freelist)))
+    elif s.debug:
+        slab, p = _alloc_debug(m, s, gfp, orig_size)
     else:
-        got = ___slab_alloc(m, s, gfp, c, orig_size)
-        if got is None:
-            return NULL
-        slab, p = got
+        slab = ___slab_alloc(m, s, gfp, c)
+    if slab is None:
+        return NULL
+    if p is None:
+        p = _take(m, s, c)
     m.live[p] = slab
     init_on_alloc(m, s, p, gfp)
     return p
@@ -70,61 +81,74 @@ def _take(m: Machine, s: KmemCache, c: KmemCacheCpu) -> Address:
     return p
 
 
-def ___slab_alloc(m: Machine, s: KmemCache, gfp: int, c: KmemCacheCpu, orig_size: int) -> tuple[Slab, Address] | None:
-    """What follows when the CPU's list is empty: objects others freed, partial slabs, a new slab."""
-    while True:
-        slab = c.slab
-        if slab is not None:  # get_freelist
-            slab.inuse = slab.objects
-            if slab.freelist:
-                m.step(LabSlab, s.name, "get_freelist", slab.pfn, -1, len(slab.freelist))
-                c.freelist, slab.freelist = slab.freelist, []
-                return slab, _take(m, s, c)
-            m.step(LabSlab, s.name, "full", slab.pfn, -1, slab.objects)
-            slab.frozen, c.slab = False, None
-        if not c.partial:
-            break
-        c.slab = c.partial.pop()
-        m.step(LabSlab, s.name, "cpu_partial", c.slab.pfn, -1, len(c.partial))
+def ___slab_alloc(m: Machine, s: KmemCache, gfp: int, c: KmemCacheCpu) -> Slab | None:
+    """Fill the CPU's empty list: from objects others freed, a partial slab, a new slab; None if there is no memory."""
+    slab = c.slab
+    if slab is not None:  # get_freelist
+        slab.inuse = slab.objects
+        if slab.freelist:
+            m.steps.append((slab_step, "get_freelist", slab, 0, len(slab.freelist)))
+            c.freelist, slab.freelist = slab.freelist, []
+            return slab
+        slab.frozen, c.slab = False, None  # full: on no list from now on
+        m.steps.append((slab_step, "full", slab, 0, slab.objects))
+    if c.partial:
+        c.slab = slab = c.partial.pop()
+        m.steps.append((slab_step, "cpu_partial", slab, 0, len(c.partial)))
+        slab.inuse = slab.objects
+        c.freelist, slab.freelist = slab.freelist, []
+        return slab
     if s.partial:
-        if s.debug:
-            got = slub_debug.alloc_from_partial(m, s, orig_size, gfp)
-            if got is not None:
-                return got
-        elif get_partial_node(m, s, c):
-            assert c.slab is not None
-            return c.slab, _take(m, s, c)
+        return get_partial_node(m, s, c)
     slab = new_slab(m, s, gfp)
-    if slab is None:
-        _slab_out_of_memory(m, s, gfp)
-        return None
-    s.nr_slabs += 1
-    s.total_objects += slab.objects
-    if s.debug:
-        return slub_debug.alloc_from_new_slab(m, s, slab, orig_size, gfp)
-    c.freelist, slab.freelist = slab.freelist, []
-    slab.inuse, slab.frozen, c.slab = slab.objects, True, slab
-    return slab, _take(m, s, c)
+    if slab is not None:
+        c.freelist, slab.freelist = slab.freelist, []
+        slab.inuse, slab.frozen, c.slab = slab.objects, True, slab
+    return slab
 
 
-def get_partial_node(m: Machine, s: KmemCache, c: KmemCacheCpu) -> bool:
+def _alloc_debug(m: Machine, s: KmemCache, gfp: int, orig_size: int) -> tuple[Slab | None, Address | None]:
+    """The slow path of a debug cache: one object at a time."""
+    while True:
+        got = slub_debug.alloc_from_partial(m, s, orig_size)
+        if got is None:
+            slab = new_slab(m, s, gfp)
+            if slab is None:
+                return None, None
+            got = slub_debug.alloc_from_new_slab(m, s, slab, orig_size)
+        if got is not None:
+            return got
+
+
+def get_partial_node(m: Machine, s: KmemCache, c: KmemCacheCpu) -> Slab | None:
     """Make the head of the node's partial list the cpu slab, and take further slabs to the CPU's partial list
     until more than half of what it may hold have come. Kernel: get_partial_node, acquire_slab."""
-    moved = 0
-    for slab in list(s.partial):
-        del s.partial[slab]
+    moved, partial, steps = 0, s.partial, m.steps
+    while partial and moved <= s.cpu_partial_slabs // 2:
+        slab, _ = partial.popitem(last=False)
         slab.frozen = True
         if c.slab is None:
-            m.step(LabSlab, s.name, "node_partial", slab.pfn, -1, len(slab.freelist))
+            steps.append((slab_step, "node_partial", slab, 0, len(slab.freelist)))
             slab.inuse = slab.objects
             c.freelist, slab.freelist, c.slab = slab.freelist, [], slab
         else:
-            m.step(LabSlab, s.name, "to_cpu_partial", slab.pfn, -1, len(slab.freelist))
+            steps.append((slab_step, "to_cpu_partial", slab, 0, len(slab.freelist)))
             put_cpu_partial(m, s, c, slab, drain=False)
             moved += 1
-        if moved > s.cpu_partial_slabs // 2:
-            break
-    return c.slab is not None
+    return c.slab
+
+
+def refill(m: Machine, s: KmemCache, c: KmemCacheCpu, size: int, gfp: int) -> Address | Null:
+    """slab_alloc for an empty CPU list while nobody listens and memory holds no bytes."""
+    m.calls += 1
+    m.steps = steps = []
+    slab = ___slab_alloc(m, s, gfp, c)
+    p: Address | Null = NULL
+    if slab is not None:
+        p = c.freelist.pop()
+        m.live[p] = slab
+    m.last_plan = (s, p, size, gfp, steps)
+    return p
 
 
 # --- new slabs ---------------------------------------------------------------------------------
@@ -158,10 +182,11 @@ def new_slab(m: Machine, s: KmemCache, gfp: int) -> Slab | None:
     if not page:
         order, page = s.min_order, m.slab_pages.alloc(m, flags, s.min_order)
         if not page:
+            _slab_out_of_memory(m, s, gfp)
             return None
     slab = Slab(s, page, order, m.kernel.page_offset + (page.pfn << 12))
     m.slabs.update(dict.fromkeys(range(page.pfn, page.pfn + (1 << order)), slab))
-    m.step(LabSlab, s.name, "new_slab", slab.pfn, -1, slab.objects)
+    m.steps.append((slab_step, "new_slab", slab, 0, slab.objects))
     slub_debug.setup_slab_debug(m, s, slab)
     objects = [slab.object_at(index) for index in _first_order(m, s, slab)]
     for p in objects:
@@ -172,6 +197,8 @@ def new_slab(m: Machine, s: KmemCache, gfp: int) -> Slab | None:
         slub_debug.link(m, s, slab, objects)
     else:
         slab.freelist = objects[::-1]
+    s.nr_slabs += 1
+    s.total_objects += slab.objects
     return slab
 
 
@@ -205,8 +232,43 @@ def slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]) 
         return __slab_free(m, s, slab, objects)
     _no_double(m, c.freelist, objects)
     c.freelist.extend(objects)
-    m.step(LabSlab, s.name, "free_fastpath", slab.pfn, slab.index_of(objects[-1]), len(c.freelist))
+    m.steps.append((slab_step, "free_fastpath", slab, objects[-1], len(c.freelist)))
     return None
+
+
+def free_fast(m: Machine, slab: Slab, p: Address) -> None:
+    """slab_free of one object that somebody owns, while nobody listens and memory holds no bytes."""
+    del m.live[p]
+    if p.__class__ is not Address:
+        p = Address(p)
+    m.calls += 1
+    s = slab.cache
+    c = s.cpu_slab[m._cpu]
+    if c.slab is slab:
+        c.freelist.append(p)
+        m.last_plan = (s, p, -1, 0)
+        return
+    freelist = slab.freelist
+    had_free = len(freelist)
+    freelist.append(p)
+    slab.inuse = inuse = slab.inuse - 1
+    if slab.frozen or (had_free and inuse):
+        m.last_plan = (s, p, -1, 0)
+        return
+    m.steps = steps = [(slab_step, "free_slowpath", slab, p, slab.objects - inuse)]
+    if not had_free:  # it was full and on no list
+        slab.frozen = True
+        partial = c.partial
+        if partial and partial[-1].slabs < s.cpu_partial_slabs:  # put_cpu_partial, written out
+            slab.slabs = partial[-1].slabs + 1
+            partial.append(slab)
+            steps.append((slab_step, "put_cpu_partial", slab, 0, slab.slabs))
+        else:
+            put_cpu_partial(m, s, c, slab, drain=True)
+    elif len(s.partial) >= s.min_partial:
+        del s.partial[slab]
+        discard_slab(m, s, slab)
+    m.last_plan = (s, p, -1, 0, steps)
 
 
 def _no_double(m: Machine, freelist: list[Address], objects: Sequence[Address]) -> None:
@@ -223,7 +285,7 @@ def __slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]
     had_free, was_frozen = bool(slab.freelist), slab.frozen
     slab.freelist.extend(objects)
     slab.inuse -= len(objects)
-    m.step(LabSlab, s.name, "free_slowpath", slab.pfn, slab.index_of(objects[-1]), slab.objects - slab.inuse)
+    m.steps.append((slab_step, "free_slowpath", slab, objects[-1], slab.objects - slab.inuse))
     if was_frozen:
         return None
     if not had_free:
@@ -244,7 +306,7 @@ def put_cpu_partial(m: Machine, s: KmemCache, c: KmemCacheCpu, slab: Slab, *, dr
             old, c.partial, behind = c.partial, [], 0
     slab.slabs = behind + 1
     c.partial.append(slab)
-    m.step(LabSlab, s.name, "put_cpu_partial", slab.pfn, -1, slab.slabs)
+    m.steps.append((slab_step, "put_cpu_partial", slab, 0, slab.slabs))
     if old is not None:
         __unfreeze_partials(m, s, old)
 
@@ -258,7 +320,7 @@ def __unfreeze_partials(m: Machine, s: KmemCache, slabs: list[Slab]) -> None:
             empty.append(slab)
         else:
             s.partial[slab] = None
-            m.step(LabSlab, s.name, "to_node_partial", slab.pfn, -1, s.nr_partial)
+            m.steps.append((slab_step, "to_node_partial", slab, 0, s.nr_partial))
     for slab in reversed(empty):
         discard_slab(m, s, slab)
 
@@ -275,7 +337,7 @@ def deactivate_slab(m: Machine, s: KmemCache, slab: Slab, freelist: list[Address
         s.partial[slab] = None
         if not to_tail:
             s.partial.move_to_end(slab, last=False)
-        m.step(LabSlab, s.name, "to_node_partial", slab.pfn, -1, s.nr_partial)
+        m.steps.append((slab_step, "to_node_partial", slab, 0, s.nr_partial))
     elif s.flags & SLAB_STORE_USER:
         s.full[slab] = None
 
@@ -295,7 +357,7 @@ def discard_slab(m: Machine, s: KmemCache, slab: Slab) -> None:
     """Give a slab's pages back; with SLAB_TYPESAFE_BY_RCU after a grace period. Kernel: discard_slab, free_slab."""
     s.nr_slabs -= 1
     s.total_objects -= slab.objects
-    m.step(LabSlab, s.name, "discard_slab", slab.pfn, -1, slab.objects)
+    m.steps.append((slab_step, "discard_slab", slab, 0, slab.objects))
     if s.flags & SLAB_TYPESAFE_BY_RCU:
         m.rcu_slabs.append(slab)
     else:

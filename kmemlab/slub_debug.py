@@ -229,7 +229,7 @@ def _take(m: Machine, s: KmemCache, slab: Slab, orig_size: int) -> Address | Non
     return p
 
 
-def alloc_from_partial(m: Machine, s: KmemCache, orig_size: int, gfp: int) -> tuple[Slab, Address] | None:
+def alloc_from_partial(m: Machine, s: KmemCache, orig_size: int) -> tuple[Slab, Address] | None:
     """One object from the first slab of the node's list whose next object passes the checks.
 
     Kernel: get_partial_node, alloc_single_from_partial.
@@ -246,9 +246,7 @@ def alloc_from_partial(m: Machine, s: KmemCache, orig_size: int, gfp: int) -> tu
     return None
 
 
-def alloc_from_new_slab(
-    m: Machine, s: KmemCache, slab: Slab, orig_size: int, gfp: int
-) -> tuple[Slab, Address] | None:
+def alloc_from_new_slab(m: Machine, s: KmemCache, slab: Slab, orig_size: int) -> tuple[Slab, Address] | None:
     """The first object of a fresh slab. Kernel: alloc_single_from_new_slab."""
     p = _take(m, s, slab, orig_size)
     if p is None:

@@ -41,7 +41,7 @@ FLOORS: dict[str, float] = {
     "story": 1,
     "mmzone": 2,
     "buddy": 3,
-    "check": 3,
+    "check": 6.6,
     "mm_init": 3,
     "observe": 6.6,
     "recording": 4,

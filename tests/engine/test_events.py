@@ -33,7 +33,7 @@ def test_events_are_frozen_and_named_after_tracepoints() -> None:
         assert dataclasses.is_dataclass(cls)
         assert cls.__dataclass_params__.frozen
         assert re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() == cls.name
-        assert cls.name.startswith(("mm_", "lab_"))
+        assert cls.name.startswith(("mm_", "lab_", "kmalloc", "kfree", "kmem_cache_"))
         assert cls.__name__ in events.__all__
 
 
