@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kmemlab.address import Address
 from kmemlab.events import Kfree, Kmalloc
 from kmemlab.get_free_pages import get_order
-from kmemlab.mmzone import PAGE_SIZE, Page
+from kmemlab.mmzone import MAX_ORDER, PAGE_SIZE, Page
 from kmemlab.null import NULL, KernelBug, Null
 from kmemlab.page_alloc import __alloc_pages
 from kmemlab.page_free import __free_pages
@@ -147,7 +147,7 @@ def ksize(m: Machine, p: int) -> int:
         if s.flags & 0xC00:
             return s.object_size
         return s.inuse if s.flags & 0x90000 else s.size
-    page = m.large.get(p - m.kernel.page_offset >> 12)
+    page = _large_page(m, p)
     if page is None:
         _no_folio(m, p)
         return PAGE_SIZE
@@ -184,6 +184,16 @@ def kfree(m: Machine, p: int) -> None:
         _free_large(m, p)
 
 
+def _large_page(m: Machine, p: int) -> Page | None:
+    """The first page of the large block that an address lies in. Kernel: virt_to_folio, include/linux/mm.h."""
+    pfn = p - m.kernel.page_offset >> 12
+    for order in range(MAX_ORDER):
+        page = m.large.get(pfn >> order << order)
+        if page is not None and pfn < page.pfn + (1 << page.order):
+            return page
+    return None
+
+
 def _no_folio(m: Machine, p: int) -> None:
     """A pointer outside of memory: the kernel reads a struct page that does not exist, and stops."""
     pfn = p - m.kernel.page_offset >> 12
@@ -194,8 +204,10 @@ def _no_folio(m: Machine, p: int) -> None:
 def _free_large(m: Machine, p: int) -> None:
     """Kernel: free_large_kmalloc, mm/slab_common.c."""
     pfn = p - m.kernel.page_offset >> 12
-    page = m.large.pop(pfn, None)
-    if page is None:
+    page = _large_page(m, p)
+    if page is not None:
+        del m.large[page.pfn]
+    else:
         _no_folio(m, p)
         page = m.memmap[pfn]
         if page.order <= 0 and m.warn_once("free_large_kmalloc"):

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmemlab import explain, get_free_pages, kmalloc, mm_init, observe, page_alloc, page_free, procfs, slab_common, slub
+from kmemlab import explain, get_free_pages, kmalloc, mm_init, observe, page_alloc, page_free, slab_common, slabinfo, slub
 from kmemlab.check import CheckResult, check_machine
 from kmemlab.events import Event, Trace, expand
 from kmemlab.from_procfs import NOTE, zones_from_procfs
@@ -326,7 +326,8 @@ class Machine(SlabMachine):
     def _listen(self) -> None:
         listened = bool(self.events.subscribers)
         self.careful = self.tainted or listened
-        self.slab_fast = not (listened or self.memory.pages or self.broken_lists) and self.init_on_alloc
+        unusual = listened or self.memory.pages or self.broken_lists or self.debug_caches
+        self.slab_fast = self.init_on_alloc and not unusual
         self.forget_plans()
 
     def zone_of(self, pfn: int) -> Zone | None:
@@ -375,8 +376,8 @@ class Machine(SlabMachine):
     # --- looking at it ------------------------------------------------------------------------
 
     def cat(self, path: str) -> str:
-        """The text of a /proc file as the kernel would print it now. Errors: ValueError lists the files."""
-        return procfs.cat(self, path)
+        """The text of a file in /proc or /sys as the kernel would print it now. Errors: ValueError lists the files."""
+        return slabinfo.cat(self, path)
 
     def explain(self) -> Story:
         """The last request, step by step, with its numbers."""

@@ -66,7 +66,10 @@ def cat(m: Machine, path: str) -> str:
     if path.startswith("/proc/sys/vm/"):
         value = m.sysctl(path.removeprefix("/proc/sys/vm/"))
         return "\t".join(map(str, value)) + "\n" if isinstance(value, list) else f"{value}\n"
-    raise ValueError(f"cat {path!r}: the model has {', '.join(files)} and /proc/sys/vm/...")
+    raise ValueError(
+        f"cat {path!r}: the model has {', '.join(files)}, /proc/slabinfo, /proc/sys/vm/..., /sys/kernel/slab/NAME/... "
+        "and /sys/kernel/debug/slab/NAME/{alloc,free}_traces"
+    )
 
 
 def buddyinfo(m: Machine) -> str:

@@ -111,6 +111,9 @@ def _create_cache(
     if not s.open(m.cpus, max_order=m.slub_max_order, min_objects=m.slub_min_objects, lean=m.slub_debug_lean):
         return None
     s.random = m.prandom()
+    if s.debug and not m.debug_caches:
+        m.debug_caches = True
+        m._listen()  # objects are looked at one by one from now on
     if m.freelist_random:
         ring = list(range(s.objects))
         for i in range(len(ring) - 1, 0, -1):  # Kernel: freelist_randomize, mm/slab_common.c
@@ -286,6 +289,8 @@ def kmem_cache_free(m: Machine, s: KmemCache, p: Address) -> None:
         text = f"cache_from_obj: Wrong slab cache. {s.name} but object is from {slab.cache.name}"
         m.printk(f"------------[ cut here ]------------\n{text}")
         m.warn("mm/slab.h:665 cache_from_obj+0xa1/0x120", cut=False)
+        if tracks := slub_report.print_tracking(m, slab.cache, slab, p):
+            m.printk("\n".join(tracks))
     free_objects(m, slab, [p])
     if m.events.subscribers:
         m.events.emit(KmemCacheFree(m.call_site, p, s.name))

@@ -89,7 +89,7 @@ class SlabMachine(KernelLog):
     """The part of a ``Machine`` that deals in objects and bytes."""
 
     __slots__ = (
-        "_slab_caches", "broken_lists", "call_site", "freelist_random", "init_on_alloc", "kmalloc_caches",
+        "_slab_caches", "broken_lists", "call_site", "debug_caches", "freelist_random", "init_on_alloc", "kmalloc_caches",
         "kmalloc_plans", "large", "live", "memory", "misused_objects", "no_hash_pointers", "random_state", "rcu_slabs",
         "slab_errors", "slab_fast", "slab_nomerge", "slab_pages", "slabs", "slub_debug", "slub_debug_all",
         "slub_debug_lean", "slub_max_order", "slub_min_objects", "steps",
@@ -109,7 +109,7 @@ class SlabMachine(KernelLog):
         self.misused_objects: list[str] = []
         self.slab_pages = SlabPages()
         self.slab_errors = 0
-        self.broken_lists = False
+        self.broken_lists = self.debug_caches = False
         self.call_site = "python"
         self.random_state = seed * 2 + 1
         self.freelist_random = "SLAB_FREELIST_RANDOM" in self.config
@@ -169,7 +169,7 @@ class SlabMachine(KernelLog):
             self.misused_objects.append(f"{p} of {slab.cache.name} was freed and {what}")
             for freelist in (slab.freelist, *(c.freelist for c in slab.cache.cpu_slab if c.slab is slab)):
                 if p in freelist[:-1]:
-                    freelist[: freelist.index(p) + 1] = [Follow(p)]
+                    freelist[: freelist.index(p) + 1] = [Follow(p), p]  # p again, and what its bytes say
         self.lists_broken()
 
     # --- pointers ------------------------------------------------------------------------------

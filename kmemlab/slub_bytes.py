@@ -24,6 +24,7 @@ __all__ = [
     "get_freepointer",
     "init_on_alloc",
     "leave_pointer",
+    "must_exist",
     "set_freepointer",
     "show_freepointers",
     "written",
@@ -117,10 +118,15 @@ def follow(m: Machine, s: KmemCache, freelist: list[Address], p: Address) -> Add
             raise KernelBug(m.oops("BUG: kernel NULL pointer dereference, address: 0000000000000000"))
         p = Address(value)
         freelist.append(Follow(value))
+    must_exist(m, p)
+    return p
+
+
+def must_exist(m: Machine, p: int) -> None:
+    """Read through a pointer as the processor does. Errors: KernelBug for one that leads nowhere."""
     pfn = p - m.kernel.page_offset >> 12
     if p >> 47 not in (0, 0x1FFFF):
         text = f"general protection fault, probably for non-canonical address {int(p):#x}: 0000 [#1] PREEMPT SMP NOPTI"
         raise KernelBug(m.oops(text))
     if pfn < 0 or m.zone_of(pfn) is None:
         raise KernelBug(m.oops(f"BUG: unable to handle page fault for address: {int(p):016x}"))
-    return p

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kmemlab.address import Address
-from kmemlab.slub_bytes import get_freepointer, set_freepointer
+from kmemlab.null import KernelBug
+from kmemlab.slub_bytes import get_freepointer, must_exist, set_freepointer
 from kmemlab.slub_def import (
     OBJECT_POISON,
     SLAB_CONSISTENCY_CHECKS,
@@ -220,8 +221,10 @@ def alloc_debug_processing(m: Machine, s: KmemCache, slab: Slab, p: int, orig_si
 
 def _take(m: Machine, s: KmemCache, slab: Slab, orig_size: int) -> Address | None:
     p = Address(slab.fp)
-    valid = slab.index_of(p) >= 0
-    slab.fp = get_freepointer(m, s, p) if valid else 0
+    if not p:  # the list ends before the count says so: the kernel reads the pointer of no object
+        raise KernelBug(m.oops(f"BUG: kernel NULL pointer dereference, address: {s.offset:016x}"))
+    must_exist(m, p)
+    slab.fp = get_freepointer(m, s, p)
     slab.inuse += 1
     if not alloc_debug_processing(m, s, slab, p, orig_size):
         return None
@@ -303,7 +306,12 @@ def free_to_partial_list(
     m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address],
     discard: Callable[[Machine, KmemCache, Slab], None],
 ) -> None:  # fmt: skip
-    """Free objects of a debug cache: after the checks they go in front of their slab's list."""
+    """Free objects of a debug cache: after the checks they go in front of their slab's list.
+
+    They are threaded among themselves first (slab_free_freelist_hook), before anybody has looked at them.
+    """
+    for p, behind in zip(objects, (0, *objects), strict=False):
+        set_freepointer(m, s, p, behind)
     if not free_debug_processing(m, s, slab, objects):
         return
     prior = slab.fp

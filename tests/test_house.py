@@ -59,7 +59,7 @@ FLOORS: dict[str, float] = {
     "slub": 7,
     "slab_common": 7.5,
     "boot_caches": 7,
-    "slabinfo": 9,
+    "slabinfo": 9.2,
     "slab": 7,
     "kmalloc": 8,
     "mempool": 9,
