@@ -3,7 +3,8 @@
 Kernel: /proc/slabinfo of a machine just booted, and the caches that 3,112 creation requests were merged with.
 A row is ``name size object_size align flags joined``: the size it was created with (as its free pointer's place
 tells), the largest that joined it, and how many names it stands for. ``-`` marks the caches that none of the
-requests joined (a constructor, a usercopy region, or no request of that size); their sizes are the stride. The kmalloc caches come where the word KMALLOC stands.
+requests joined (a constructor, a usercopy region, or no request of that size); their sizes are the stride.
+The kmalloc caches come where the word KMALLOC stands.
 """
 
 from __future__ import annotations

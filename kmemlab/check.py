@@ -73,7 +73,7 @@ def _check_slabs(m: Machine) -> None:
     by_cache: dict[KmemCache, list[Slab]] = {}
     for pfn, slab in m.slabs.items():
         assert slab.pfn <= pfn < slab.pfn + (1 << slab.order), f"pfn {pfn} is no page of {slab}"
-        assert slab.page.refcount == 1 and slab.page.order == slab.order, f"{slab}: its pages are not its own"
+        assert (slab.page.refcount, slab.page.order) == (1, slab.order), f"{slab}: its pages are not its own"
         if pfn == slab.pfn and slab not in m.rcu_slabs:
             by_cache.setdefault(slab.cache, []).append(slab)
     owned: dict[Slab, list[Address]] = {}

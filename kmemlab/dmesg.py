@@ -30,7 +30,10 @@ def cpu_line(m: Machine) -> str:
 def warning(m: Machine, place: str, *, cut: bool = True) -> str:
     """A WARN_ON_ONCE report for ``place`` ("file:line function+offset/length"); ``cut``: with its first line."""
     return "\n".join((
-        *([CUT] if cut else []), f"WARNING: CPU: {m.cpu} PID: 1 at {place}", cpu_line(m), "---[ end trace 0000000000000000 ]---",
+        *([CUT] if cut else []),
+        f"WARNING: CPU: {m.cpu} PID: 1 at {place}",
+        cpu_line(m),
+        "---[ end trace 0000000000000000 ]---",
     ))  # fmt: skip
 
 

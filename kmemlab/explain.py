@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from kmemlab import events
 from kmemlab.buddy import freed
 from kmemlab.events import Event, expand
+from kmemlab.explain_slab import explain_slab, page_notes
 from kmemlab.gfp import MIGRATE_NAMES, show_gfp_flags
 from kmemlab.mmzone import ALLOC_MIN_RESERVE, ALLOC_NON_BLOCK
 from kmemlab.page_alloc import Plan, began
 from kmemlab.page_free import MERGED
+from kmemlab.slub_def import KmemCache
 from kmemlab.story import Block, Scale, Step, Story
 
 if TYPE_CHECKING:
@@ -28,9 +30,16 @@ __all__ = ["explain", "narrate", "trail_of"]
 FILE = "mm/page_alloc.c"
 
 
+def last_was_slab(m: Machine) -> bool:
+    """Whether the last call was one of the object floor's."""
+    return isinstance(m.last_plan, tuple) and bool(m.last_plan) and isinstance(m.last_plan[0], KmemCache)
+
+
 def trail_of(m: Machine) -> list[tuple[Any, ...]]:
     """The notes of the last call, written down afterwards if it went the fast way."""
     plan, page = m.last_plan, m.last_page
+    if last_was_slab(m):
+        return page_notes(m)
     if plan is None or page is None:
         return m.trail
     zone, pcp = page.zone, page.zone.pcp
@@ -52,6 +61,8 @@ def trail_of(m: Machine) -> list[tuple[Any, ...]]:
 
 def explain(m: Machine) -> Story:
     """The story of the last call of this machine."""
+    if last_was_slab(m):
+        return explain_slab(m, narrate)
     note = m.note
     result = m.check() if m.tainted else None
     if result is not None and not result:

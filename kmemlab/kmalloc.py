@@ -75,7 +75,7 @@ def kmalloc(m: Machine, size: int, gfp: int) -> Address | Null:
         if not freelist:
             return refill(m, s, c, size, gfp)
         p = freelist.pop()
-        m.live[p] = c.slab
+        m.live[p] = c.slab  # type: ignore[assignment]  # a list that is not empty has its slab
         m.calls += 1
         m.last_plan = (s, p, size, gfp)
         return p
@@ -115,7 +115,9 @@ def _kmalloc_large(m: Machine, size: int, gfp: int) -> Address | Null:
         m.large[page.pfn] = page
         p = Address(m.kernel.page_offset + page.pfn * PAGE_SIZE)
     if m.events.subscribers:
-        m.events.emit(Kmalloc(m.call_site, p or 0, size, PAGE_SIZE << get_order(size), gfp, -1, False))
+        m.events.emit(
+            Kmalloc(m.call_site, p if isinstance(p, Address) else 0, size, PAGE_SIZE << get_order(size), gfp, -1, False)
+        )
     return p
 
 
@@ -233,7 +235,7 @@ def krealloc(m: Machine, p: int, new_size: int, gfp: int) -> Address | Null:
     else:
         have = 0
     new = kmalloc(m, new_size, gfp)
-    if new and have:
+    if isinstance(new, Address) and have:
         if m.memory.pages:
             m.memory.write(new, m.memory.read(p, have))
         kfree(m, p)

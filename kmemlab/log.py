@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from kmemlab import dmesg
 from kmemlab.events import LabMisuse
 from kmemlab.mmzone import Page
-
-if TYPE_CHECKING:
-    from kmemlab.machine import Machine
 
 __all__ = ["KernelLog"]
 
@@ -37,36 +34,36 @@ class KernelLog:
         self._warned.add(what)
         return first
 
-    def warn(self: Machine, place: str, *, cut: bool = True) -> None:
+    def warn(self: Any, place: str, *, cut: bool = True) -> None:
         """A WARNING in the log, at ``place`` (file:line function); ``cut``: with the line that begins it."""
         self.printk(dmesg.warning(self, place, cut=cut))
 
-    def warn_alloc(self: Machine, gfp: int, order: int) -> None:
+    def warn_alloc(self: Any, gfp: int, order: int) -> None:
         """The report of a failed request, once in ten seconds. Kernel: warn_alloc, mm/page_alloc.c."""
         if not gfp & 0x2000 and self.warn_once("page allocation failure"):
             self.printk(dmesg.page_allocation_failure(self, gfp, order))
 
-    def bad_page(self: Machine, page: Page, why: str) -> None:
+    def bad_page(self: Any, page: Page, why: str) -> None:
         """``BUG: Bad page state``. Kernel: bad_page, mm/page_alloc.c."""
         self.printk(dmesg.bad_page(self, page, why))
 
-    def bug(self: Machine, text: str) -> str:
+    def bug(self: Any, text: str) -> str:
         """Log the report of a BUG and return it."""
         report = dmesg.bug(self, text)
         self.printk(report)
         return report
 
-    def oops(self: Machine, text: str, *, cut: bool = False) -> str:
+    def oops(self: Any, text: str, *, cut: bool = False) -> str:
         """Log the report with which the kernel stops, and return it."""
         report = "\n".join([*([dmesg.CUT] if cut else []), text, self.cpu_line()])
         self.printk(report)
         return report
 
-    def cpu_line(self: Machine) -> str:
+    def cpu_line(self: Any) -> str:
         """The line that says on which CPU, in which task and kernel it happened."""
         return dmesg.cpu_line(self)
 
-    def dump_stack(self: Machine) -> list[str]:
+    def dump_stack(self: Any) -> list[str]:
         """CPU line and call trace, of which the model knows the caller. Kernel: dump_stack, lib/dump_stack.c."""
         return [self.cpu_line(), "Call Trace:", " <TASK>", f" {self.call_site}", " </TASK>"]
 
@@ -74,24 +71,24 @@ class KernelLog:
         """Kernel: print_tainted, kernel/panic.c."""
         return "Tainted: G    B             " if self.taints else "Not tainted"
 
-    def vm_bug_on_page(self: Machine, page: Page, condition: str) -> str:
+    def vm_bug_on_page(self: Any, page: Page, condition: str) -> str:
         """Log what a kernel with DEBUG_VM says before it stops, and return it."""
         report = dmesg.vm_bug_on_page(self, page, condition)
         self.printk(report)
         return report
 
-    def misuse(self: Machine, pfn: int, order: int, text: str) -> None:
+    def misuse(self: Any, pfn: int, order: int, text: str) -> None:
         """Note that the caller broke a rule; from now on every free is looked at closely."""
         self.trail.append((LabMisuse, pfn, order, text))
         self.tainted = self.careful = True
         for zone in self.zones:
             zone.tainted = True
 
-    def note_lost(self: Machine, pfn: int, known: int, order: int) -> None:
+    def note_lost(self: Any, pfn: int, known: int, order: int) -> None:
         """A block of order ``known`` was freed as ``order``: the rest has no owner and is on no list."""
         self.misuse(pfn, order, f"handed out with order {known}, freed with order {order}: the rest is lost")
         self.lost.append((pfn + (1 << order), (1 << known) - (1 << order)))
 
-    def note_lost_block(self: Machine, pfn: int) -> None:
+    def note_lost_block(self: Any, pfn: int) -> None:
         """A block whose free was refused: its first page has no owner any more."""
         self.lost.append((pfn, 1 << max(0, self.memmap[pfn].order)))

@@ -10,7 +10,19 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmemlab import explain, get_free_pages, kmalloc, mm_init, observe, page_alloc, page_free, slab_common, slabinfo, slub
+from kmemlab import (
+    explain,
+    explain_slab,
+    get_free_pages,
+    kmalloc,
+    mm_init,
+    observe,
+    page_alloc,
+    page_free,
+    slab_common,
+    slabinfo,
+    slub,
+)
 from kmemlab.check import CheckResult, check_machine
 from kmemlab.events import Event, Trace, expand
 from kmemlab.from_procfs import NOTE, zones_from_procfs
@@ -356,7 +368,8 @@ class Machine(SlabMachine):
 
     def last_events(self) -> tuple[Event, ...]:
         """What the last call did, as events."""
-        return tuple(expand(explain.trail_of(self)))
+        events = tuple(expand(explain.trail_of(self)))
+        return (*events, *explain_slab.slab_events(self)) if explain.last_was_slab(self) else events
 
     def trace(self) -> list[Event]:
         """The events recorded since this was first called; the list grows with every call of the kernel's."""

@@ -185,9 +185,8 @@ def _check_slub_call(field: _Field, op: list[Any], cpus: int, objects: int) -> N
     first.numbers(3)
     if op[1] >= 1 << 34 or op[2] >= objects:
         raise field.fail(f"object {op[2]} of slab {op[1]}: there is none")
-    if cpus > 1:
-        if len(op) < 4 + op[0] or not isinstance(op[-1], int) or not 0 <= op[-1] < cpus:
-            raise field.fail(f"does not tell which of {cpus} CPUs")
+    if cpus > 1 and (len(op) < 4 + op[0] or not isinstance(op[-1], int) or not 0 <= op[-1] < cpus):
+        raise field.fail(f"does not tell which of {cpus} CPUs")
     if op[0] and len(op) > 3 and op[3] is not None:
         fresh = _Field(field.file, f"{field.where}[3]", op[3])
         order = fresh.key("order", list)

@@ -231,7 +231,7 @@ def kmem_cache_alloc(m: Machine, s: KmemCache, gfp: int) -> Address | Null:
         if not freelist:
             return refill(m, s, c, s.object_size, gfp)
         p = freelist.pop()
-        m.live[p] = c.slab
+        m.live[p] = c.slab  # type: ignore[assignment]  # a list that is not empty has its slab
         m.calls += 1
         m.last_plan = (s, p, s.object_size, gfp)
         return p
@@ -263,7 +263,7 @@ def kmem_cache_alloc_bulk(m: Machine, s: KmemCache, gfp: int, size: int) -> list
     m.begin_slab_call()
     for _ in range(size):
         p = slab_alloc(m, s, gfp, s.object_size)
-        if not p:
+        if isinstance(p, Null):
             kmem_cache_free_bulk(m, s, objects)
             return []
         objects.append(p)

@@ -89,13 +89,13 @@ class SlabMachine(KernelLog):
     """The part of a ``Machine`` that deals in objects and bytes."""
 
     __slots__ = (
-        "_slab_caches", "broken_lists", "call_site", "debug_caches", "freelist_random", "init_on_alloc", "kmalloc_caches",
-        "kmalloc_plans", "large", "live", "memory", "misused_objects", "no_hash_pointers", "random_state", "rcu_slabs",
-        "slab_errors", "slab_fast", "slab_nomerge", "slab_pages", "slabs", "slub_debug", "slub_debug_all",
-        "slub_debug_lean", "slub_max_order", "slub_min_objects", "steps",
+        "_slab_caches", "broken_lists", "call_site", "debug_caches", "freelist_random", "init_on_alloc",
+        "kmalloc_caches", "kmalloc_plans", "large", "live", "memory", "misused_objects", "no_hash_pointers",
+        "random_state", "rcu_slabs", "slab_errors", "slab_fast", "slab_nomerge", "slab_pages", "slabs",
+        "slub_debug", "slub_debug_all", "slub_debug_lean", "slub_max_order", "slub_min_objects", "steps",
     )  # fmt: skip
 
-    def _start_slab(self: Machine, options: Mapping[str, str], seed: int) -> None:
+    def _start_slab(self: Any, options: Mapping[str, str], seed: int) -> None:
         """An object floor without caches; they come when the first is asked for."""
         self.memory = Memory(self.kernel.page_offset, self._listen)
         self._slab_caches: list[KmemCache] = []
@@ -122,13 +122,13 @@ class SlabMachine(KernelLog):
         self.slab_fast = self.init_on_alloc
 
     @property
-    def slab_caches(self: Machine) -> list[KmemCache]:
+    def slab_caches(self) -> list[KmemCache]:
         """Every slab cache, oldest first. Kernel: slab_caches, mm/slab_common.c."""
         if not self._slab_caches:
             self.boot_slab()
         return self._slab_caches
 
-    def boot_slab(self: Machine) -> None:
+    def boot_slab(self: Any) -> None:
         """Create the caches of a booted kernel, if they are not there yet."""
         if not self._slab_caches:
             slab_common.boot_slab_caches(self, self._slab_caches)
@@ -140,13 +140,13 @@ class SlabMachine(KernelLog):
 
     # --- one call ------------------------------------------------------------------------------
 
-    def begin_slab_call(self: Machine) -> None:
+    def begin_slab_call(self: Any) -> None:
         """A call takes the long way: its steps are written down."""
         self.calls += 1
         self.steps = []
 
-    def end_slab_call(self: Machine, call: tuple[Any, ...]) -> None:
-        """The call is over: ``call`` is (cache, pointer, size asked, mask); a size below 0 tells what else it was."""
+    def end_slab_call(self: Any, call: tuple[Any, ...]) -> None:
+        """The call is over: ``call`` is (cache, pointer, size asked, mask); a size below 0 means another call."""
         self.last_plan = (*call, self.steps)
         if self.events.subscribers:
             for make, *fields in self.steps:
@@ -157,12 +157,12 @@ class SlabMachine(KernelLog):
         """The fields of the kmalloc and kmem_cache_alloc events."""
         return self.call_site, p or 0, size, given, gfp, -1, bool(s.flags & 0x4000000 or gfp & 0x400000)
 
-    def lists_broken(self: Machine) -> None:
+    def lists_broken(self: Any) -> None:
         """A free list is no longer what the model wrote: from now on the bytes decide."""
         self.broken_lists = True
         self._listen()
 
-    def note_bad_free(self: Machine, slab: Slab, wrong: list[Address]) -> None:
+    def note_bad_free(self, slab: Slab, wrong: list[Address]) -> None:
         """Objects were freed that nobody owns. The kernel does not see it; its lists are now wrong."""
         for p in wrong:
             what = "is free already" if slab.index_of(p) >= 0 else "is not the beginning of an object"
@@ -174,31 +174,33 @@ class SlabMachine(KernelLog):
 
     # --- pointers ------------------------------------------------------------------------------
 
-    def virt_to_slab(self: Machine, p: int) -> Slab | None:
+    def virt_to_slab(self: Any, p: int) -> Slab | None:
         """The slab an address lies in, None if it is none. Kernel: virt_to_slab, mm/slab.h."""
-        return self.slabs.get(p - self.kernel.page_offset >> 12) if isinstance(p, int) else None
+        slabs: dict[int, Slab] = self.slabs
+        return slabs.get(p - self.kernel.page_offset >> 12) if isinstance(p, int) else None
 
-    def struct_page_of(self: Machine, p: int) -> int:
+    def struct_page_of(self: Any, p: int) -> int:
         """Where the kernel would look for the struct page of any pointer."""
-        return (0xFFFFEA0000000008 + (int(p or 0) - self.kernel.page_offset >> 12) * 64) & (1 << 64) - 1
+        frames = int(int(p or 0) - self.kernel.page_offset >> 12)
+        return 0xFFFFEA0000000008 + frames * 64 & (1 << 64) - 1
 
     def ptr(self, p: int) -> str:
         """A pointer as ``%p`` prints it: hidden, unless the machine booted with slub_debug. Kernel: lib/vsprintf.c."""
         return f"0x{p:016x}" if self.no_hash_pointers else "0x(____ptrval____)"
 
-    def free_objects_of(self: Machine, slab: Slab) -> list[Address]:
+    def free_objects_of(self: Any, slab: Slab) -> list[Address]:
         """The free objects of a slab, next one first, those on a CPU's list before those on its own."""
         if slab.cache.debug:
             return chain(self, slab)
         lists = [c.freelist for c in slab.cache.cpu_slab if c.slab is slab]
         return [p for each in (*lists, slab.freelist) for p in reversed(each) if not isinstance(p, Follow)]
 
-    def discard_slab(self: Machine, s: KmemCache, slab: Slab) -> None:
+    def discard_slab(self: Any, s: KmemCache, slab: Slab) -> None:
         """Give the pages of a slab that is on no list back."""
         slub.discard_slab(self, s, slab)
 
     @contextmanager
-    def caller(self: Machine, name: str) -> Iterator[None]:
+    def caller(self, name: str) -> Iterator[None]:
         """Calls inside ``with m.caller("net_rx+0x40"):`` come from that place: events and reports name it."""
         before, self.call_site = self.call_site, str(name)
         try:
@@ -208,7 +210,7 @@ class SlabMachine(KernelLog):
 
     # --- bytes -----------------------------------------------------------------------------------
 
-    def _touch(self: Machine, what: str, p: int, n: int) -> list[Slab]:
+    def _touch(self: Any, what: str, p: int, n: int) -> list[Slab]:
         """Check an access as the processor does; the slabs it meets. Errors: KernelBug, as an oops."""
         if not isinstance(n, int) or n < 0:
             raise ValueError(f"m.{what}: the number of bytes must not be {n!r}")
@@ -229,26 +231,26 @@ class SlabMachine(KernelLog):
             show_freepointers(self, slab)
         return list(slabs)
 
-    def read(self: Machine, p: int, n: int) -> bytes:
+    def read(self, p: int, n: int) -> bytes:
         """``n`` bytes from address ``p`` on, whoever owns them. Errors: KernelBug where there is no memory."""
         self._touch("read", p, n)
         return self.memory.read(p, n)
 
-    def write(self: Machine, p: int, data: bytes) -> None:
+    def write(self: Any, p: int, data: bytes) -> None:
         """Write ``data`` at address ``p``: as in C nobody checks whose bytes they are."""
         slabs = self._touch("write", p, len(data))
         self.memory.write(p, bytes(data))
         for slab in slabs:
             written(self, slab)
 
-    def memset(self: Machine, p: int, byte: int, n: int) -> None:
+    def memset(self: Any, p: int, byte: int, n: int) -> None:
         """Set ``n`` bytes from address ``p`` on to ``byte``. Kernel: memset, lib/string.c."""
         slabs = self._touch("memset", p, n)
         self.memory.fill(p, byte & 0xFF, n)
         for slab in slabs:
             written(self, slab)
 
-    def find_cache(self: Machine, name: str | KmemCache) -> KmemCache:
+    def find_cache(self, name: str | KmemCache) -> KmemCache:
         """The cache of that name (or one merged into it). Errors: ValueError."""
         if isinstance(name, KmemCache):
             return name

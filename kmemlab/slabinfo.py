@@ -28,7 +28,7 @@ from kmemlab.slub_def import (
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
-__all__ = ["SlabInfo", "cat", "parse_slabinfo", "slab_traces", "slabinfo", "sysfs_slab"]
+__all__ = ["SlabInfo", "cat", "parse_slabinfo", "slab_traces", "slabinfo", "slabinfo_line", "sysfs_slab"]
 
 HEAD = (
     "slabinfo - version: 2.1\n"
@@ -58,14 +58,16 @@ def _row(s: KmemCache) -> SlabInfo:
 
 def slabinfo(m: Machine) -> str:
     """Every cache, the newest first; merged ones appear once, under the first one's name."""
-    lines = [HEAD]
-    for row in map(_row, reversed(m.slab_caches)):
-        lines.append(
-            f"{row.name:<17s} {row.active_objs:6d} {row.num_objs:6d} {row.objsize:6d} {row.objperslab:4d} "
-            f"{row.pagesperslab:4d} : tunables {0:4d} {0:4d} {0:4d} : slabdata {row.num_slabs:6d} "
-            f"{row.num_slabs:6d} {0:6d}\n"
-        )
-    return "".join(lines)
+    return HEAD + "".join(map(slabinfo_line, map(_row, reversed(m.slab_caches))))
+
+
+def slabinfo_line(row: SlabInfo) -> str:
+    """One row as the kernel prints it. Kernel: cache_show, mm/slab_common.c."""
+    return (
+        f"{row.name:<17s} {row.active_objs:6d} {row.num_objs:6d} {row.objsize:6d} {row.objperslab:4d} "
+        f"{row.pagesperslab:4d} : tunables {0:4d} {0:4d} {0:4d} : slabdata {row.num_slabs:6d} {row.num_slabs:6d} "
+        f"{0:6d}\n"
+    )
 
 
 _ROW = re.compile(

@@ -11,7 +11,7 @@ lists have the next object at their end, where Python takes it off cheaply.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kmemlab import slub_debug
 from kmemlab.address import Address
@@ -141,7 +141,8 @@ def get_partial_node(m: Machine, s: KmemCache, c: KmemCacheCpu) -> Slab | None:
 def refill(m: Machine, s: KmemCache, c: KmemCacheCpu, size: int, gfp: int) -> Address | Null:
     """slab_alloc for an empty CPU list while nobody listens and memory holds no bytes."""
     m.calls += 1
-    m.steps = steps = []
+    steps: list[Any] = []
+    m.steps = steps
     slab = ___slab_alloc(m, s, gfp, c)
     p: Address | Null = NULL
     if slab is not None:
@@ -203,7 +204,7 @@ def new_slab(m: Machine, s: KmemCache, gfp: int) -> Slab | None:
 
 
 def _first_order(m: Machine, s: KmemCache, slab: Slab) -> list[int]:
-    """Objects of a fresh slab in the order of its list: the cache's ring, entered anywhere. Kernel: shuffle_freelist."""
+    """Objects of a fresh slab in the order of its list: the ring, entered anywhere. Kernel: shuffle_freelist."""
     ring = s.random_seq
     if slab.objects < 2 or ring is None:
         return list(range(slab.objects))
@@ -236,11 +237,10 @@ def slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]) 
     return None
 
 
-def free_fast(m: Machine, slab: Slab, p: Address) -> None:
+def free_fast(m: Machine, slab: Slab, given: int) -> None:
     """slab_free of one object that somebody owns, while nobody listens and memory holds no bytes."""
-    del m.live[p]
-    if p.__class__ is not Address:
-        p = Address(p)
+    del m.live[given]
+    p = given if isinstance(given, Address) else Address(given)
     m.calls += 1
     s = slab.cache
     c = s.cpu_slab[m._cpu]
@@ -255,7 +255,8 @@ def free_fast(m: Machine, slab: Slab, p: Address) -> None:
     if slab.frozen or (had_free and inuse):
         m.last_plan = (s, p, -1, 0)
         return
-    m.steps = steps = [(slab_step, "free_slowpath", slab, p, slab.objects - inuse)]
+    steps: list[Any] = [(slab_step, "free_slowpath", slab, p, slab.objects - inuse)]
+    m.steps = steps
     if not had_free:  # it was full and on no list
         slab.frozen = True
         partial = c.partial

@@ -85,7 +85,8 @@ def replay_slub(recording: Recording, count: Callable[..., None]) -> tuple[Machi
     several = m.cpus > 1
     ours: dict[tuple[int, int], Any] = {}  # object of the record -> the model's
     went = 0
-    for index, op in enumerate(recording.ops):
+    calls: list[Any] = list(recording.ops)
+    for index, op in enumerate(calls):
         if op[0] == 1:
             if several:
                 m.cpu = op[4]

@@ -65,9 +65,7 @@ def _slab_info(m: Machine, slab: Slab) -> str:
     names = f"slab|{'head|' if slab.order else ''}node=0|zone={slab.page.zone.idx}|lastcpupid=0x1fffff"
     fp = slab.fp or (slab.freelist[-1] if slab.freelist else 0)
     struct = 0xFFFFEA0000000000 + slab.pfn * 64
-    return (
-        f"Slab {m.ptr(struct)} objects={slab.objects} used={slab.inuse} fp={m.ptr(fp)} flags={flags:#x}({names})"
-    )
+    return f"Slab {m.ptr(struct)} objects={slab.objects} used={slab.inuse} fp={m.ptr(fp)} flags={flags:#x}({names})"
 
 
 def print_tracking(m: Machine, s: KmemCache, slab: Slab, p: int) -> list[str]:
@@ -110,9 +108,7 @@ def object_err(m: Machine, s: KmemCache, slab: Slab, p: int, reason: str) -> Non
     taint_bad_page(m)
 
 
-def slab_err(
-    m: Machine, s: KmemCache, slab: Slab, text: str, sections: Sequence[tuple[str, int, int]] = ()
-) -> None:
+def slab_err(m: Machine, s: KmemCache, slab: Slab, text: str, sections: Sequence[tuple[str, int, int]] = ()) -> None:
     """A report about a slab."""
     m.slab_errors += 1
     lines = [*_slab_bug(m, s, text), _slab_info(m, slab), *m.dump_stack()]

@@ -70,6 +70,7 @@ FLOORS: dict[str, float] = {
     "from_procfs": 9.5,
     "dmesg": 9,
     "ftrace": 9,
+    "explain_slab": 8.9,
     "explain": 9,
     "twin": 9,
     "probe": 10.5,

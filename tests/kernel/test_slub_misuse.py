@@ -128,8 +128,7 @@ def test_overflow_is_silent_at_free_and_stops_a_later_request() -> None:
     m.kfree(p)
     assert m.dmesg() == ""
     with pytest.raises(KernelBug, match="general protection fault"):
-        for _ in range(64):
-            m.kmalloc(50, GFP_KERNEL)
+        [m.kmalloc(50, GFP_KERNEL) for _ in range(64)]
 
 
 def test_creation_with_size_0() -> None:
@@ -223,7 +222,9 @@ def test_kmalloc_0_is_a_pointer_not_to_touch() -> None:
 
 def test_every_slab_crime_recorded_is_in_this_file() -> None:
     """All but kfree_static: the model has no kernel image to hold a static variable."""
-    here = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in (Path(__file__).name, "test_misuse.py"))
+    here = "\n".join(
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in (Path(__file__).name, "test_misuse.py")
+    )
     names = [p.stem for p in (RECORDINGS / "misuse").glob("*.txt")]
     slab = [name for name in names if name.startswith(("cache_", "kfree_", "kmalloc_", "overflow"))]
     assert len(slab) >= 20

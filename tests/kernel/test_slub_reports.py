@@ -53,8 +53,8 @@ def cache(m: Machine, *first: int, name: str = "oracle-bug", flags: int = FZPU) 
 
 
 NOISE = re.compile(
-    r"^(oracle|crimes|tsc|clocksource|Hardware|RIP|RSP|R[ABCDS][XPI]|R\d\d|FS|CS|CR2|Code|Modules|PGD|PKRU)\b|^ |^Call Trace|"
-    r"^#PF|^Oops|^---\[ end|^Kernel panic|^Kernel Offset|^kmemlab"
+    r"^(oracle|crimes|tsc|clocksource|Hardware|RIP|RSP|R[ABCDS][XPI]|R\d\d|FS|CS|CR2|Code|Modules|PGD|PKRU)\b|"
+    r"^ |^Call Trace|^#PF|^Oops|^---\[ end|^Kernel panic|^Kernel Offset|^kmemlab"
 )
 REPLACEMENTS = [
     (r"0x\(____ptrval____\)", "0xPTR"),
