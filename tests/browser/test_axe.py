@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 import kmemlab_widgets
 from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
-from kmemlab_widgets import FreeLists, Lesson, OrderSlider, RequestPath, ZoneMap
+from kmemlab_widgets import FreeLists, Lesson, OrderSlider, RequestPath, SizeClasses, ZoneMap
 
 pytestmark = pytest.mark.browser
 
@@ -58,6 +58,7 @@ CASES: dict[str, list[Callable[[], Any]]] = {
     "FreeLists": [lambda: FreeLists(machine())],
     "OrderSlider": [lambda: OrderSlider(machine(), order=4)],
     "RequestPath": [lambda: RequestPath(machine())],
+    "SizeClasses": [lambda: SizeClasses(size=520), lambda: SizeClasses(size=5 << 20, kernel="linux-2.6.11")],
     "Predict": [lambda: predict(answered=False), lambda: predict(answered=True)],
     "Exercise": [lambda: exercise(tried=True)],
     "Lesson": [lambda: Lesson("05_pages", checks=CHECKS).progress()],

@@ -5,6 +5,7 @@ from kmemlab_widgets.freelists import FreeLists
 from kmemlab_widgets.lesson import Lesson
 from kmemlab_widgets.orderslider import OrderSlider
 from kmemlab_widgets.requestpath import RequestPath
+from kmemlab_widgets.sizeclasses import SizeClasses
 from kmemlab_widgets.zonemap import ZoneMap
 
-__all__ = ["Exercise", "FreeLists", "Lesson", "OrderSlider", "Predict", "RequestPath", "ZoneMap"]
+__all__ = ["Exercise", "FreeLists", "Lesson", "OrderSlider", "Predict", "RequestPath", "SizeClasses", "ZoneMap"]
