@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 import kmemlab_widgets
 from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
-from kmemlab_widgets import FreeLists, Lesson, OrderSlider, RequestPath, SizeClasses, ZoneMap
+from kmemlab_widgets import FreeLists, Lesson, OrderSlider, RequestPath, SizeClasses, SlabView, ZoneMap
 
 pytestmark = pytest.mark.browser
 
@@ -35,6 +35,15 @@ def machine() -> Machine:
     while m.alloc_pages(GFP_DMA & 1 | GFP_ATOMIC | 0x2000, 4):
         pass
     return m
+
+
+def slabs(cmdline: str) -> Any:
+    m = Machine("linux-6.1", memory="64M", cmdline=cmdline)
+    c = m.kmem_cache_create("conn", 200, 0, 0, None)
+    objects = [m.kmem_cache_alloc(c, GFP_KERNEL) for _ in range(50)]
+    for p in objects[::3]:
+        m.kmem_cache_free(c, p)
+    return SlabView(m, c, object=objects[1])
 
 
 def predict(*, answered: bool) -> Any:
@@ -59,6 +68,7 @@ CASES: dict[str, list[Callable[[], Any]]] = {
     "OrderSlider": [lambda: OrderSlider(machine(), order=4)],
     "RequestPath": [lambda: RequestPath(machine())],
     "SizeClasses": [lambda: SizeClasses(size=520), lambda: SizeClasses(size=5 << 20, kernel="linux-2.6.11")],
+    "SlabView": [lambda: slabs(""), lambda: slabs("slub_debug=FZPU")],
     "Predict": [lambda: predict(answered=False), lambda: predict(answered=True)],
     "Exercise": [lambda: exercise(tried=True)],
     "Lesson": [lambda: Lesson("05_pages", checks=CHECKS).progress()],

@@ -6,6 +6,17 @@ from kmemlab_widgets.lesson import Lesson
 from kmemlab_widgets.orderslider import OrderSlider
 from kmemlab_widgets.requestpath import RequestPath
 from kmemlab_widgets.sizeclasses import SizeClasses
+from kmemlab_widgets.slabview import SlabView
 from kmemlab_widgets.zonemap import ZoneMap
 
-__all__ = ["Exercise", "FreeLists", "Lesson", "OrderSlider", "Predict", "RequestPath", "SizeClasses", "ZoneMap"]
+__all__ = [
+    "Exercise",
+    "FreeLists",
+    "Lesson",
+    "OrderSlider",
+    "Predict",
+    "RequestPath",
+    "SizeClasses",
+    "SlabView",
+    "ZoneMap",
+]

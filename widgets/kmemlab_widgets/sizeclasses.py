@@ -5,6 +5,7 @@ The classes are a table; the browser has it and answers slider, keys and switche
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from typing import Any
@@ -199,7 +200,7 @@ def _base(svg: Svg, ladder: Ladder, at: _Place, top: float, last: int | None) ->
         if share < 100:
             svg.text(at.left - 8, y + 4, f"{share} %", px=11, fill="ink2", anchor="end")
     edges = [0, *ladder.classes, *_page_sizes(ladder)]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         svg.path(tooth(at, low, high, top), fill="var(--kml-wash)", stroke="line")
     null = at.x(ladder.largest + 1)
     svg.rect(null, top + at.top, at.right - null, at.floor - at.top, "badbg")
@@ -220,7 +221,7 @@ def _base(svg: Svg, ladder: Ladder, at: _Place, top: float, last: int | None) ->
 
 
 def _rungs(svg: Svg, ladder: Ladder, at: _Place, edges: list[int], y: float) -> None:
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         x, w = at.x(low + 1), at.x(high) - at.x(low + 1)
         slab = high <= ladder.classes[-1]
         svg.rect(x + 1, y, w - 1, 22, "wash" if slab else "paper", stroke="line")
