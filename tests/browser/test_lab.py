@@ -168,9 +168,13 @@ def test_the_map_is_painted_and_follows(page: Any, lab: str) -> None:
     assert "= NULL" in heads[1]
 
 
-# What a learner types: the number of the option (arrows from the first), or the text of each box.
+# What a learner types: the number of the option (arrows from the first), those to tick, or the text of each box.
 KEYS = {
     "00_start.ipynb": [3, 1, "3808", 1, 3, 1],
+    "02_size_classes.ipynb": [
+        2, 2, 0, ["8", "96", "128", "192", "256", "8192"], 2, "25", "2.1", ["same", "moved", "same"], 2, 2, {1, 2},
+        ["46", "22", "0"],
+    ],
     "05_pages.ipynb": [
         "238", "3", 0, 1, "256", "42", 1, "3", ["5", "64"], 1, 3, "156", 1, "13", 1, 1, 0, 0,
     ],
@@ -214,7 +218,13 @@ def test_every_prediction_by_keyboard_alone(page: Any, lab: str, name: str) -> N
                 break
             page.keyboard.press("Tab")
         assert focused_card(page) == index, page.evaluate("document.activeElement.outerHTML.slice(0, 200)")
-        if isinstance(answer, int):
+        if isinstance(answer, set):
+            for option in range(max(answer) + 1):
+                if option:
+                    page.keyboard.press("Tab")
+                if option in answer:
+                    page.keyboard.press("Space")
+        elif isinstance(answer, int):
             page.keyboard.press("Space")
             for _ in range(answer):
                 page.keyboard.press("ArrowDown")

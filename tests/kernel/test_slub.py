@@ -22,6 +22,8 @@ FIELDS = (
 
 def load(name: str) -> Any:
     path = RECORDINGS / name
+    if not path.is_file():
+        path = RECORDINGS.parents[2] / "lessons" / "recordings" / name  # those a lesson shows too
     return json.loads(gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_text("utf-8"))
 
 

@@ -47,14 +47,11 @@ def test_words() -> None:
     for p in objects:
         m.kmem_cache_free(c, p)
     s = m.slab_snapshot(c)
-    assert (
-        subline(s)
-        == "256 bytes every 256, 16 in a slab of 1 page · 12 slabs, 0 in use, 192 free · 12 pages could go back"
-    )
-    assert twin(s).splitlines()[1] == (
-        f"12 slabs of 1 page, 0 objects in use, 192 free. CPU 0: cpu slab {s.cpus[0].slab.pfn}, 16 on its list, cpu partial 6; "
-        "node partial 5, full 0; 12 pages could go back."
-    )
+    shape = "256 bytes every 256, 16 in a slab of 1 page"
+    assert subline(s) == f"{shape} · 12 slabs, 0 in use, 192 free · 12 pages could go back"
+    cpu = f"CPU 0: cpu slab {s.cpus[0].slab.pfn}, 16 on its list, cpu partial 6"
+    sums = "12 slabs of 1 page, 0 objects in use, 192 free."
+    assert twin(s).splitlines()[1] == f"{sums} {cpu}; node partial 5, full 0; 12 pages could go back."
 
 
 def test_merged_names_are_listed_and_escaped() -> None:
