@@ -63,6 +63,7 @@ lessons: $(STAMP)
 
 bench: $(STAMP)
 	$(PY) benchmarks/bench.py $(ARGS)
+	$(PY) benchmarks/bench_slab.py
 	$(PY) benchmarks/bench_browser.py
 
 lock:
