@@ -233,6 +233,8 @@ def test_every_prediction_by_keyboard_alone(page: Any, lab: str, name: str) -> N
                 if nth:
                     page.keyboard.press("Tab")
                 page.keyboard.type(text)
+        if page.evaluate("document.activeElement.tagName") == "SELECT":
+            page.keyboard.press("Tab")  # Enter would open its list: on to the button
         page.keyboard.press("Enter")
         cards.nth(index).locator(".kml-check").wait_for(state="detached")  # right: there is nothing left to check
         assert len(cards.nth(index).locator(".kml-feedback").inner_text()) > 5
