@@ -67,7 +67,7 @@ def test_all_slab_recordings_add_up() -> None:
 @pytest.mark.parametrize("cpus", [1, 4])
 @pytest.mark.parametrize(
     ("name", "cmdline"),
-    [("kmalloc_sizes.json.gz", ""), ("kmalloc_sizes_slub_debug_FZPU.json.gz", "slub_debug=FZPU")],
+    [("kmalloc_sizes.gz", ""), ("kmalloc_sizes_slub_debug_FZPU.json.gz", "slub_debug=FZPU")],
 )
 def test_every_size(name: str, cmdline: str, cpus: int) -> None:
     m = Machine("linux-6.1", memory="512M", cpus=cpus, cmdline=cmdline)
@@ -84,7 +84,7 @@ def test_every_size(name: str, cmdline: str, cpus: int) -> None:
 
 
 def test_families_and_the_caches_themselves() -> None:
-    told = load("kmalloc_sizes.json.gz")
+    told = load("kmalloc_sizes.gz")
     m = Machine("linux-6.1", memory="512M")
     masks = {"GFP_KERNEL": 0xCC0, "GFP_ATOMIC": 0xA20, "GFP_KERNEL|__GFP_DMA": 0xCC1, "GFP_KERNEL_ACCOUNT": 0x400CC0,
              "GFP_KERNEL|__GFP_RECLAIMABLE": 0xCD0, "GFP_KERNEL|__GFP_RECLAIMABLE|__GFP_ACCOUNT": 0x400CD0,
