@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from traitlets import TraitError
 
 from kmemlab import GFP_KERNEL, Machine
 from kmemlab.size_classes import LADDERS
@@ -85,3 +86,33 @@ def test_without_a_machine_and_wrong_arguments() -> None:
     for arguments, words in (({"size": -1}, "size=-1"), ({"kernel": "x"}, "kernel='x'"), ({"family": "x"}, "family")):
         with pytest.raises(ValueError, match=words):
             SizeClasses(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_saved_picture_stands_where_the_handle_does() -> None:
+    panel = SizeClasses()
+    panel.size, panel.kernel, panel.family = 520, "linux-2.6.11", "dma"
+    assert repr(panel).splitlines()[1] == "size-1024(DMA), linux-2.6.11. Next class edge below: 512."
+    panel.size = 9
+    data, _ = panel._repr_mimebundle_()
+    assert data["text/plain"].startswith("kmalloc(9) gets 32 bytes")
+    assert "kmalloc(9)%20" in data["text/html"] or "kmalloc(9) " in data["text/html"].split("src=")[1]
+
+
+def test_a_panel_that_does_not_follow_keeps_its_moment() -> None:
+    m = Machine("linux-6.1", memory="64M")
+    panel = SizeClasses(m, follow=False)
+    m.kmalloc(300, GFP_KERNEL)
+    panel.size = 520
+    assert repr(panel).startswith("kmalloc(520)")
+    assert "last call" not in panel._repr_mimebundle_()[0]["text/html"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("kernel", "linux-9"), ("family", "x"), ("size", -1), ("size", 9 << 20)])
+def test_what_the_panel_does_not_have_cannot_be_set(name: str, value: object) -> None:
+    with pytest.raises(TraitError, match=name):
+        setattr(SizeClasses(), name, value)
+
+
+def test_the_second_line_names_the_least_and_the_most() -> None:
+    assert subline(NOW, 520) == "kmalloc-1k of Linux 6.1 · gives 8 bytes at least, 4,194,304 at most"
+    assert subline(THEN, 131073) == "NULL of Linux 2.6.11 · gives 32 bytes at least, 131,072 at most"

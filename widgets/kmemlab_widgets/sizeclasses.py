@@ -31,7 +31,8 @@ class SizeClasses(Panel, anywidget.AnyWidget):
     """Sizes of kmalloc: ``SizeClasses()``, or ``SizeClasses(m)``, which marks the machine's last kmalloc.
 
     ``size`` is where the handle stands, in bytes; ``kernel`` "linux-6.1" or "linux-2.6.11"; ``family`` normal, cg,
-    rcl or dma. A cell may read and set all three. Errors: ValueError names the argument.
+    rcl or dma. A cell may read and set all three. Errors: ValueError names the argument; setting a value that the
+    panel does not have is a TraitError.
     """
 
     title = "SizeClasses"
@@ -40,15 +41,15 @@ class SizeClasses(Panel, anywidget.AnyWidget):
         "kml-orderslider", "kml-sizeclasses"
     ) + (STATIC / "sizeclasses.css").read_text(encoding="utf-8")  # fmt: skip
     size = traitlets.Int(100, min=0, max=1 << MOST).tag(sync=True)
-    kernel = traitlets.Unicode("linux-6.1").tag(sync=True)
-    family = traitlets.Unicode("normal").tag(sync=True)
+    kernel = traitlets.Enum(tuple(LADDERS), default_value="linux-6.1").tag(sync=True)
+    family = traitlets.Enum(FAMILIES, default_value="normal").tag(sync=True)
     view_data = traitlets.Unicode("{}").tag(sync=True)
 
     def __init__(
         self, source: Any = None, *, size: int = 100, kernel: str = "linux-6.1", family: str = "normal",
         follow: bool = True,
     ) -> None:  # fmt: skip
-        if not isinstance(size, int) or not 0 <= size <= 1 << MOST:
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= 1 << MOST:
             raise ValueError(f"size={size!r}: the panel shows 0 bytes to 8 MiB")
         if kernel not in LADDERS:
             raise ValueError(f"kernel={kernel!r}: the panel knows {', '.join(LADDERS)}")
@@ -65,21 +66,37 @@ class SizeClasses(Panel, anywidget.AnyWidget):
 
     def view(self, snapshot: Snapshot) -> View:
         """The curve, with the handle where it stands."""
-        ladder = LADDERS[self.kernel]
-        last = self.last_size()
-        wide, narrow = (draw(ladder, self.size, self.family, width, last=last) for width in (868, 358))
-        return View(headline(ladder, self.size, self.family), twin(ladder, self.size, self.family), wide, narrow)
+        self._mark = self.last_size()
+        return self._drawn()
+
+    def _drawn(self) -> View:
+        ladder, self._stands = LADDERS[self.kernel], (self.size, self.kernel, self.family)
+        wide, narrow = (draw(ladder, self.size, self.family, width, last=self._mark) for width in (868, 358))
+        return View(headline(ladder, self.size), twin(ladder, self.size, self.family), wide, narrow)
+
+    def _settle(self) -> None:
+        """Draw again where the handle stands now. Late, when somebody looks: sliding costs the kernel nothing."""
+        good = self._last is not None and self._last.wide.startswith("<svg")
+        if good and self._stands != (self.size, self.kernel, self.family):
+            self._last = self._drawn()
+
+    def __repr__(self) -> str:
+        self._settle()
+        return super().__repr__()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        self._settle()
+        return super()._repr_mimebundle_(**kwargs)
 
     def show(self, view: View, snapshot: Snapshot | None) -> None:
         """Send the tables of both kernels and the parts of the drawing that do not move."""
         if snapshot is None:
             self.view_data = json.dumps({"error": view.twin})
             return
-        last = self.last_size()
         self.view_data = json.dumps({
             "ladders": {name: _plain(ladder) for name, ladder in LADDERS.items()},
             "base": {
-                name: {f"{w}": str(_base(Svg(w, ""), ladder, _Place(w), 0, last)) for w in (868, 358)}
+                name: {f"{w}": str(_base(Svg(w, ""), ladder, _Place(w), 0, self._mark)) for w in (868, 358)}
                 for name, ladder in LADDERS.items()
             },
             "places": {f"{w}": _Place(w).plain() for w in (868, 358)},
@@ -109,7 +126,7 @@ def source_of(ladder: Ladder, size: int, family: str) -> str:
     return "ZERO_SIZE_PTR" if not given else f"pages of order {(given >> 12).bit_length() - 1}"
 
 
-def headline(ladder: Ladder, size: int, family: str = "normal") -> str:
+def headline(ladder: Ladder, size: int) -> str:
     """The finding for one size."""
     given = ladder.given(size)
     if given is None:
@@ -124,9 +141,9 @@ def headline(ladder: Ladder, size: int, family: str = "normal") -> str:
 
 
 def subline(ladder: Ladder, size: int, family: str = "normal") -> str:
-    """Where it comes from, on which kernel."""
-    version = ladder.kernel.removeprefix("linux-")
-    return f"{source_of(ladder, size, family)} of Linux {version} · drag, type, or ← → one byte, PgUp PgDn next class"
+    """Where it comes from, on which kernel, and the least and the most this kernel gives."""
+    source, version = source_of(ladder, size, family), ladder.kernel.removeprefix("linux-")
+    return f"{source} of Linux {version} · gives {ladder.classes[0]} bytes at least, {number(ladder.largest)} at most"
 
 
 def amounts(size: int, given: int) -> str:
@@ -138,7 +155,7 @@ def twin(ladder: Ladder, size: int, family: str = "normal") -> str:
     """The panel in words."""
     below = max((c for c in (*ladder.classes, *_page_sizes(ladder)) if c < size), default=0)
     edge = f" Next class edge below: {number(below)}." if below else ""
-    return f"{headline(ladder, size, family)}\n{source_of(ladder, size, family)}, {ladder.kernel}.{edge}"
+    return f"{headline(ladder, size)}\n{source_of(ladder, size, family)}, {ladder.kernel}.{edge}"
 
 
 def _page_sizes(ladder: Ladder) -> list[int]:
@@ -239,9 +256,9 @@ def _rungs(svg: Svg, ladder: Ladder, at: _Place, edges: list[int], y: float) -> 
 
 def draw(ladder: Ladder, size: int, family: str, width: int, *, last: int | None = None) -> str:
     """The drawing as SVG with the handle at ``size`` bytes."""
-    svg = Svg(width, headline(ladder, size, family))
+    svg = Svg(width, headline(ladder, size))
     at = _Place(width)
-    top = svg.heading(headline(ladder, size, family), subline(ladder, size, family)) - 8
+    top = svg.heading(headline(ladder, size), subline(ladder, size, family)) - 8
     given = ladder.given(size)
     if given:
         part = (at.right - at.left) * size / given

@@ -6,6 +6,7 @@ const shape = (tag, attributes) => {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   return node;
 };
+const set = (node, values) => Object.entries(values).forEach(([name, value]) => node.setAttribute(name, value));
 const number = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ",");
 
 // --- the words of sizeclasses.py ------------------------------------------------------------------------
@@ -43,7 +44,16 @@ const headline = (ladder, size) => {
 };
 
 const subline = (ladder, kernel, size, family) =>
-  `${sourceOf(ladder, size, family)} of Linux ${kernel.replace("linux-", "")} · drag, type, or ← → one byte, PgUp PgDn next class`;
+  `${sourceOf(ladder, size, family)} of Linux ${kernel.replace("linux-", "")} · ` +
+  `gives ${ladder.classes[0]} bytes at least, ${number(ladder.largest)} at most`;
+
+const twin = (ladder, kernel, size, family) => {
+  const below = [...ladder.classes, ...pageSizes(ladder)].findLast((edge) => edge < size);
+  const edge = below ? ` Next class edge below: ${number(below)}.` : "";
+  return `${headline(ladder, size)}\n${sourceOf(ladder, size, family)}, ${kernel}.${edge}`;
+};
+
+const HINT = "drag, type, or ← → one byte, with Shift 16, PgUp PgDn next class";
 
 class Sizes {
   constructor(model, root) {
@@ -67,7 +77,10 @@ class Sizes {
     for (const kernel of ["linux-6.1", "linux-2.6.11"]) this.kernels[kernel] = this.button(kernel, "kernel", kernel);
     this.choice.append(el("span", "gap"));
     for (const family of ["normal", "cg", "rcl", "dma"]) this.families[family] = this.button(family, "family", family);
-    this.compare = el("p", "compare", "C keeps this size to compare");
+    this.keeper = Object.assign(el("button", "keep", "keep to compare (C)"), { type: "button" });
+    this.keeper.addEventListener("click", () => this.keep());
+    this.choice.append(el("span", "gap"), this.keeper);
+    this.compare = el("p", "compare", HINT);
     this.live = el("div", "quiet");
     this.live.setAttribute("aria-live", "polite");
     root.append(this.head, this.sub, this.pictures[868], this.pictures[358], this.range, this.choice, this.compare, this.live);
@@ -110,8 +123,9 @@ class Sizes {
   switched() {
     const [kernel, family] = [this.model.get("kernel"), this.model.get("family")];
     for (const [name, button] of Object.entries(this.kernels)) button.setAttribute("aria-pressed", String(name === kernel));
+    const real = family in this.ladder.prefixes ? family : "normal"; // what the words name where the family is unknown
     for (const [name, button] of Object.entries(this.families)) {
-      button.setAttribute("aria-pressed", String(name === family));
+      button.setAttribute("aria-pressed", String(name === real));
       button.disabled = !(name in this.ladder.prefixes);
     }
     for (const [width, picture] of Object.entries(this.pictures)) {
@@ -132,6 +146,7 @@ class Sizes {
         words: shape("text", { "font-size": 11, fill: "var(--kml-ink)" }),
         rung: shape("rect", { fill: "none", stroke: "var(--kml-accent)", "stroke-width": 2.5, height: 22 }),
         kept: shape("line", { stroke: "var(--kml-ink)", "stroke-width": 1.5, "stroke-dasharray": "4 3" }),
+        knob: shape("circle", { r: 5, fill: "var(--kml-paper)", stroke: "var(--kml-ink)", "stroke-width": 2 }),
         line: shape("line", { stroke: "var(--kml-accent)", "stroke-width": 2 }),
         rings: [[8, "focus"], [6, "paper"], [4, "accent"]].map(([r, token]) => shape("circle", { r, fill: `var(--kml-${token})` })),
       };
@@ -168,22 +183,22 @@ class Sizes {
     this.range.setAttribute("aria-valuetext", `${size} bytes: ${bytes === null ? "NULL" : `${bytes} given`}`);
     if (document.activeElement !== this.bytes) this.bytes.value = size;
     const edges = [0, ...ladder.classes, ...pageSizes(ladder)];
-    for (const [width, picture] of Object.entries(this.pictures)) this.move(this.place(width), picture.firstElementChild, size, bytes, edges);
-    this.compare.textContent = this.kept === undefined
-      ? "C keeps this size to compare"
-      : `kept: ${headline(ladder, this.kept)} (C keeps the new one)`;
+    for (const [width, picture] of Object.entries(this.pictures)) {
+      this.move(this.place(width), picture.firstElementChild, size, bytes, edges);
+      this.moveKept(this.place(width), picture.firstElementChild);
+    }
+    this.compare.textContent = this.kept === undefined ? HINT : `kept: ${headline(ladder, this.kept)}`;
     clearTimeout(this.saying);
-    this.saying = setTimeout(() => (this.live.textContent = this.head.textContent), 300);
+    const said = twin(ladder, kernel, size, family) + (this.kept === undefined ? "" : `\n${this.compare.textContent}`);
+    this.saying = setTimeout(() => (this.live.textContent = said), 300);
     this.root.dataset.drawn = `${kernel}/${family}/${size}`;
   }
 
   move(at, svg, size, bytes, edges) {
-    const { tooth, asked, paper, unused, words, rung, kept, line, rings } = svg.parts;
-    const set = (node, values) => Object.entries(values).forEach(([name, value]) => node.setAttribute(name, value));
+    const { tooth, asked, paper, unused, words, rung, line, rings } = svg.parts;
     const real = bytes > 0;
     for (const node of [asked, paper, unused, words]) node.style.display = real ? "" : "none";
     for (const node of [tooth, rung]) node.style.display = bytes > 1 ? "" : "none";
-    kept.style.display = this.kept === undefined ? "none" : "";
     if (real) {
       const part = ((at.right - at.left) * size) / bytes;
       const rest = { x: at.left + part, y: at.bar, width: Math.max(0, at.right - at.left - part), height: at.tall };
@@ -201,11 +216,27 @@ class Sizes {
     const x = at.x(size);
     set(line, { x1: x, x2: x, y1: at.top - 8, y2: at.floor + 34 });
     for (const ring of rings) set(ring, { cx: x, cy: at.y(real ? (bytes - size) / bytes : 0) });
-    if (this.kept !== undefined) set(kept, { x1: at.x(this.kept), x2: at.x(this.kept), y1: at.top - 8, y2: at.floor + 34 });
   }
 
+  // The second handle: where the size kept with C stands on this kernel.
+  moveKept(at, svg) {
+    const { kept, knob } = svg.parts;
+    for (const node of [kept, knob]) node.style.display = this.kept === undefined ? "none" : "";
+    if (this.kept === undefined) return;
+    const bytes = given(this.ladder, this.kept);
+    const x = at.x(this.kept);
+    set(kept, { x1: x, x2: x, y1: at.top - 8, y2: at.floor + 34 });
+    set(knob, { cx: x, cy: at.y(bytes ? (bytes - this.kept) / bytes : 0) });
+  }
+
+  keep() {
+    this.kept = this.model.get("size");
+    this.draw();
+  }
+
+  // Whole bytes: half a byte can be typed, not asked for.
   choose(size) {
-    this.model.set("size", Math.max(0, Math.min(8388608, size)));
+    this.model.set("size", Math.max(0, Math.min(8388608, Math.round(size))));
     this.model.save_changes();
     this.draw();
   }
@@ -220,17 +251,21 @@ class Sizes {
       this.choose(Math.round(2 ** Math.max(0, Math.min(this.data.most, power))));
     };
     follow(event);
-    const end = () => window.removeEventListener("pointermove", follow);
+    // A touch that becomes a scroll ends with pointercancel, and no pointerup comes.
+    const ends = ["pointerup", "pointercancel"];
+    const end = () => {
+      window.removeEventListener("pointermove", follow);
+      for (const name of ends) window.removeEventListener(name, end);
+    };
     window.addEventListener("pointermove", follow);
-    window.addEventListener("pointerup", end, { once: true });
+    for (const name of ends) window.addEventListener(name, end);
   }
 
   key(event) {
     const size = this.model.get("size");
     if (event.target === this.bytes) return false;
     if (event.key === "c" || event.key === "C") {
-      this.kept = size;
-      this.draw();
+      this.keep();
       return true;
     }
     if (event.target !== this.range) return false;
