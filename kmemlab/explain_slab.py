@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kmemlab.events import LabSlab, expand
 from kmemlab.gfp import show_gfp_flags
 from kmemlab.slub import slab_step
-from kmemlab.slub_def import KmemCache, Slab
+from kmemlab.slub_def import SLAB_KMALLOC, Slab
 from kmemlab.story import Step, Story
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def explain_slab(m: Machine, narrate: Any) -> Story:
     s, p, size, gfp, *_ = m.last_plan
     steps: list[Step] = []
     if size >= 0:
-        ours = isinstance(s, KmemCache) and m.kmalloc_caches.get(_family(m, s)) is s
+        ours = s.flags & SLAB_KMALLOC
         if ours:
             say = f"{size} bytes: the class above is {s.object_size}, cache {s.name}"
             why = f"{s.object_size - size} bytes will not be used" if size < s.object_size else "it fits exactly"
@@ -150,10 +150,3 @@ def explain_slab(m: Machine, narrate: Any) -> Story:
     last = [step for step in steps if step.floor == "slub"]
     told = f": {last[-1].say}" if last else ": no memory for a new slab" if size >= 0 and not p else ""
     return Story(head + told, tuple(steps), m.note)
-
-
-def _family(m: Machine, s: KmemCache) -> tuple[str, int]:
-    for key, each in m.kmalloc_caches.items():
-        if each is s:
-            return key
-    return "", 0

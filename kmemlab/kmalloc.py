@@ -50,7 +50,7 @@ def kmalloc_slab(m: Machine, size: int, gfp: int) -> KmemCache:
     """The cache that serves 1 to 8192 bytes for this mask. Kernel: kmalloc_slab, mm/slab_common.c."""
     given = LADDER.given(size)
     assert given is not None
-    if not m.slab_caches:
+    if not m.kmalloc_caches:
         m.boot_slab()
     return m.kmalloc_caches[kmalloc_type_of(gfp), given]
 

@@ -6,8 +6,9 @@ All state hangs on it; two machines never share anything. The functions are thos
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from kmemlab import (
@@ -125,9 +126,7 @@ class Machine(SlabMachine):
         pages = mm_init.parse_memory(memory)
         options = mm_init.parse_cmdline(cmdline)
         zones, empty = mm_init.boot_zones(profile, pages, options, cpus)
-        self._start(profile, zones, empty, str(memory), cpus, without, config)
-        self.seed = seed
-        self._start_slab(options, seed)
+        self._start(profile, zones, empty, str(memory), cpus, without, config, options, seed)
         thp = options.get("transparent_hugepage") != "never"
         self._sysctls["min_free_kbytes"] = mm_init.calculate_min_free_kbytes(zones, thp=thp)
         self._recompute()
@@ -146,6 +145,8 @@ class Machine(SlabMachine):
         cpus: int,
         without: Iterable[str],
         config: Iterable[str] = (),
+        options: Mapping[str, str] = MappingProxyType({}),
+        seed: int = 0,
     ) -> None:
         """The state every machine has, however it was made."""
         self.without = frozenset([without] if isinstance(without, str) else without)
@@ -164,8 +165,7 @@ class Machine(SlabMachine):
         self.carried: dict[str, int] = {}  # rows of /proc files that came with the machine, not held by the model
         self.zonelist = tuple(sorted(zones, key=lambda zone: -zone.idx))
         self.cpus = cpus
-        self.calls = 0
-        self.changes = 0  # what else changed: settings, lists drained
+        self.calls = self.changes = 0  # changes: what else happened, as settings written and lists drained
         self.trail: list[tuple[Any, ...]] = []
         self.last_plan: Any = None
         self.last_page: Page | None = None
@@ -182,7 +182,8 @@ class Machine(SlabMachine):
         self._cpu = 0
         self._warned, self._log, self.taints = set(), [], set()
         self._sysctls = mm_init.default_sysctls(profile)
-        self._start_slab({}, 0)
+        self.seed = seed
+        self._start_slab(options, seed)
 
     def _settle(self) -> None:
         """Set what follows from zones, settings and switched-off rules."""
@@ -237,7 +238,6 @@ class Machine(SlabMachine):
         memmap.make = m._make_page
         m.memmap = memmap
         m.recording = recording
-        m.seed = 0
         for key in m._sysctls:
             value = recording.meta.get(key, -1)
             if isinstance(value, int) and value >= 0:
@@ -262,7 +262,6 @@ class Machine(SlabMachine):
         m._start(profile, zones, empty, "from /proc", len(zones[0].pcps), without)
         memmap.make = m._make_page
         m.memmap, m.carried, m.note = memmap, carried, NOTE
-        m.seed = 0
         m._settle()
         return m
 
@@ -419,8 +418,8 @@ class Machine(SlabMachine):
     def copy(self, *, lazy: bool = False) -> Machine:
         """An independent machine in the same state, without observers.
 
-        A ``lazy`` copy is made in a fraction of the time, knows nothing of the last call, and holds until this
-        machine's next one.
+        A ``lazy`` copy is made in a fraction of the time, knows nothing of the last call and of objects, and holds
+        until this machine's next one.
         """
         return twin_of(self, lazy=lazy)
 

@@ -14,7 +14,7 @@ PAGE_SIZE = 1 << PAGE_SHIFT
 
 
 class Memory:
-    """Bytes by linear-map address; ``first_write`` is called when the first page comes to life."""
+    """Bytes by linear-map address; ``first_write`` is called when the first page has come to life."""
 
     __slots__ = ("first_write", "page_offset", "pages")
 
@@ -44,9 +44,9 @@ class Memory:
             part = data[done : done + PAGE_SIZE - start]
             page = self.pages.get(pfn)
             if page is None:
-                if not self.pages:
-                    self.first_write()
                 page = self.pages[pfn] = bytearray(PAGE_SIZE)
+                if len(self.pages) == 1:
+                    self.first_write()
             page[start : start + len(part)] = part
             done += len(part)
 

@@ -231,11 +231,16 @@ def __alloc_pages(m: Machine, gfp: int, order: int) -> Page | Null:
             page = m.drive(__alloc_pages_slowpath(m, plan))
     if page is not None:
         trail.append((events.LabReturn, page.zone.name, page.pfn, order, page.mt))
-        if m.memory.pages and (m.init_on_alloc or gfp & 0x100):
-            m.memory.clear_pages(page.pfn, 1 << order)
+        clear_new_pages(m, gfp, page.pfn, order)
     if m.events.subscribers:
         m.emit()
     return NULL if page is None else page
+
+
+def clear_new_pages(m: Machine, gfp: int, pfn: int, order: int) -> None:
+    """Zero a block that is handed out, where mask or boot option say so. Kernel: post_alloc_hook."""
+    if m.memory.pages and (m.init_on_alloc or gfp & 0x100):
+        m.memory.clear_pages(pfn, 1 << order)
 
 
 def plan_for(m: Machine, gfp: int, order: int) -> Plan | None:
@@ -430,10 +435,12 @@ def alloc_pages_bulk(m: Machine, nr_pages: int, gfp: int = 0xCC0) -> list[Page]:
             if zone.nr_free_pages - unusable_free(zone, 0, 0) > mark + protection:
                 pages = _take_from_pcp(m, zone, plan, nr_pages)
                 if pages:
+                    for page in pages:
+                        clear_new_pages(m, gfp, page.pfn, 0)
                     return pages
                 break
-    page = __alloc_pages(m, gfp, 0)
-    return [page] if isinstance(page, Page) else []
+    single = __alloc_pages(m, gfp, 0)
+    return [single] if isinstance(single, Page) else []
 
 
 def _take_from_pcp(m: Machine, zone: Zone, plan: Plan, nr_pages: int) -> list[Page]:

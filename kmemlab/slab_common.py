@@ -15,9 +15,10 @@ from kmemlab.events import KmemCacheAlloc, KmemCacheFree
 from kmemlab.null import NULL, KernelBug, Null
 from kmemlab.size_classes import LADDERS
 from kmemlab.slub import (
+    __kmem_cache_do_shrink,
+    discard_slab,
     flush_all,
     free_fast,
-    kmem_cache_shrink_slabs,
     rcu_barrier,
     refill,
     slab_alloc,
@@ -215,9 +216,8 @@ def _check_create(m: Machine, name: object, size: object, align: object, flags: 
 
 
 def KMEM_CACHE(m: Machine, struct: str, size: int, flags: int = 0) -> KmemCache | Null:  # noqa: N802 - the kernel's name
-    """A cache named after a struct, aligned as C aligns it. Kernel: KMEM_CACHE, include/linux/slab.h."""
-    align = 8 if size >= 8 else 1 << max(0, size.bit_length() - 1)
-    return kmem_cache_create(m, struct, size, align, flags)
+    """A cache named after a struct of ``size`` bytes. Kernel: KMEM_CACHE, include/linux/slab.h."""
+    return kmem_cache_create(m, struct, size, 8, flags)
 
 
 # --- allocation ------------------------------------------------------------------------------------
@@ -291,9 +291,9 @@ def kmem_cache_free(m: Machine, s: KmemCache, p: Address) -> None:
         m.warn("mm/slab.h:665 cache_from_obj+0xa1/0x120", cut=False)
         if tracks := slub_report.print_tracking(m, slab.cache, slab, p):
             m.printk("\n".join(tracks))
-    free_objects(m, slab, [p])
     if m.events.subscribers:
-        m.events.emit(KmemCacheFree(m.call_site, p, s.name))
+        m.events.emit(KmemCacheFree(m.call_site, p, slab.cache.name))
+    free_objects(m, slab, [p])
 
 
 def free_objects(m: Machine, slab: Slab, objects: Sequence[int]) -> None:
@@ -346,7 +346,7 @@ def kmem_cache_shrink(m: Machine, s: KmemCache) -> int:
     """Give empty slabs back now; 0 if no slab is left, else 1. Kernel: kmem_cache_shrink, mm/slab_common.c."""
     _check_cache("kmem_cache_shrink", s)
     m.begin_slab_call()
-    left = int(kmem_cache_shrink_slabs(m, s))
+    left = int(__kmem_cache_do_shrink(m, s))
     m.end_slab_call((s, NULL, -2, 0))
     return left
 
@@ -372,7 +372,7 @@ def kmem_cache_destroy(m: Machine, s: KmemCache) -> None:
             slub_report.list_slab_objects(m, s, slab, set(m.free_objects_of(slab)))
         else:
             del s.partial[slab]
-            m.discard_slab(s, slab)
+            discard_slab(m, s, slab)
     if s.nr_slabs:
         text = f"kmem_cache_destroy {s.name}: Slab cache still has objects when called from {m.call_site}"
         m.printk(f"------------[ cut here ]------------\n{text}")

@@ -91,7 +91,7 @@ class SlabMachine(KernelLog):
     __slots__ = (
         "_slab_caches", "broken_lists", "call_site", "debug_caches", "freelist_random", "init_on_alloc",
         "kmalloc_caches", "kmalloc_plans", "large", "live", "memory", "misused_objects", "no_hash_pointers",
-        "random_state", "rcu_slabs", "slab_errors", "slab_fast", "slab_nomerge", "slab_pages", "slabs",
+        "pages_only", "random_state", "rcu_slabs", "slab_errors", "slab_fast", "slab_nomerge", "slab_pages", "slabs",
         "slub_debug", "slub_debug_all", "slub_debug_lean", "slub_max_order", "slub_min_objects", "steps",
     )  # fmt: skip
 
@@ -109,6 +109,7 @@ class SlabMachine(KernelLog):
         self.misused_objects: list[str] = []
         self.slab_pages = SlabPages()
         self.slab_errors = 0
+        self.pages_only = False
         self.broken_lists = self.debug_caches = False
         self.call_site = "python"
         self.random_state = seed * 2 + 1
@@ -142,8 +143,13 @@ class SlabMachine(KernelLog):
 
     def begin_slab_call(self: Any) -> None:
         """A call takes the long way: its steps are written down."""
+        self._has_objects()
         self.calls += 1
         self.steps = []
+
+    def _has_objects(self: Any) -> None:
+        if self.pages_only:
+            raise TypeError("a lazy copy answers questions about pages only; m.copy() has the objects too")
 
     def end_slab_call(self: Any, call: tuple[Any, ...]) -> None:
         """The call is over: ``call`` is (cache, pointer, size asked, mask); a size below 0 means another call."""
@@ -176,6 +182,7 @@ class SlabMachine(KernelLog):
 
     def virt_to_slab(self: Any, p: int) -> Slab | None:
         """The slab an address lies in, None if it is none. Kernel: virt_to_slab, mm/slab.h."""
+        self._has_objects()
         slabs: dict[int, Slab] = self.slabs
         return slabs.get(p - self.kernel.page_offset >> 12) if isinstance(p, int) else None
 
@@ -194,10 +201,6 @@ class SlabMachine(KernelLog):
             return chain(self, slab)
         lists = [c.freelist for c in slab.cache.cpu_slab if c.slab is slab]
         return [p for each in (*lists, slab.freelist) for p in reversed(each) if not isinstance(p, Follow)]
-
-    def discard_slab(self: Any, s: KmemCache, slab: Slab) -> None:
-        """Give the pages of a slab that is on no list back."""
-        slub.discard_slab(self, s, slab)
 
     @contextmanager
     def caller(self, name: str) -> Iterator[None]:

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "___slab_alloc",
+    "__kmem_cache_do_shrink",
     "__slab_free",
     "deactivate_slab",
     "discard_slab",
     "flush_all",
     "free_fast",
     "kmalloc_fix_flags",
-    "kmem_cache_shrink_slabs",
     "put_cpu_partial",
     "rcu_barrier",
     "refill",
@@ -379,8 +379,8 @@ def rcu_barrier(m: Machine) -> None:
         _free_slab(m, slab)
 
 
-def kmem_cache_shrink_slabs(m: Machine, s: KmemCache) -> bool:
-    """Free empty slabs and sort the others, fullest first; True if slabs are left. Kernel: __kmem_cache_do_shrink."""
+def __kmem_cache_do_shrink(m: Machine, s: KmemCache) -> bool:
+    """Free empty slabs and sort the others, fullest first; True if slabs are left."""
     flush_all(m, s)
     empty: list[Slab] = []
     promote: list[list[Slab]] = [[] for _ in range(SHRINK_PROMOTE_MAX)]

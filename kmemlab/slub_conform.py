@@ -146,13 +146,6 @@ def state_differences(m: Machine, s: KmemCache, told: dict[str, Any]) -> list[st
     for cpu, state in by_cpu.items():
         ours = cache_state(m, s, int(cpu))
         for name, value in state.items():
-            if value and name in ("cpu_partial", "node_partial"):
-                value = [{k: v for k, v in each.items() if k in ours_keys(name)} for each in value]
             if ours.get(name, None) != value and (value or ours.get(name)):
                 found.append(f"cpu {cpu} {name}: {str(ours.get(name))[:80]} is not {str(value)[:80]}")
     return found
-
-
-def ours_keys(name: str) -> tuple[str, ...]:
-    """What is compared of a slab on a list."""
-    return ("pfn", "inuse", "frozen", "freelist", *(["slabs"] if name == "cpu_partial" else []))

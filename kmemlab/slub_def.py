@@ -6,6 +6,7 @@ calculate_order, set_cpu_partial), mm/slab_common.c (calculate_alignment).
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -169,6 +170,16 @@ class Slab:
         self.fp = 0
         self.slabs = 0  # on a CPU's partial list: how many slabs are behind this one, itself included
         self.tracks: dict[tuple[int, str], tuple[str, int, int]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Slab:
+        """The same slab of another machine; its page is for that machine to set."""
+        twin = memo[id(self)] = Slab.__new__(Slab)
+        for name in Slab.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin.page = None
+        twin.cache = copy.deepcopy(self.cache, memo)
+        twin.freelist, twin.tracks = self.freelist.copy(), self.tracks.copy()
+        return twin
 
     def object_at(self, index: int) -> Address:
         """The address of object ``index``."""

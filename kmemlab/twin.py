@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from kmemlab.events import Trace
+from kmemlab.slab_machine import SlabMachine
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -14,11 +15,36 @@ __all__ = ["twin_of"]
 
 _SHARED = ("kernel", "recording", "pindex", "config", "without")  # never changed, or replaced as a whole
 _LAST = ("last_page", "last_plan")
-_OWN = ("__weakref__", "large", "_plans", "_recorded", "events", "memmap", "plans", "trail", "zonelist")
+_OWN = (
+    "__weakref__",
+    "large",
+    "live",
+    "slabs",
+    "_plans",
+    "_recorded",
+    "events",
+    "memmap",
+    "plans",
+    "trail",
+    "zonelist",
+)
 
 
-def _slots(m: Machine) -> list[str]:
-    return [name for klass in type(m).__mro__ for name in getattr(klass, "__slots__", ())]
+def _slots(m: Machine, *, lazy: bool) -> list[str]:
+    """What is copied one by one. A lazy copy has no objects: they may be thousands, and it is asked about pages."""
+    classes = [klass for klass in type(m).__mro__ if not (lazy and klass is SlabMachine)]
+    return [name for klass in classes for name in getattr(klass, "__slots__", ()) if name not in _OWN]
+
+
+def _twin_objects(m: Machine, twin: Machine, memo: dict[int, Any]) -> None:
+    """The same slabs and owners; each slab's page is the twin's own."""
+    its = {slab: copy.deepcopy(slab, memo) for slab in {*m.slabs.values(), *m.live.values(), *m.rcu_slabs}}
+    for slab in its.values():
+        slab.page = twin.memmap[slab.pfn]
+    twin.slabs = {pfn: its[slab] for pfn, slab in m.slabs.items()}
+    twin.live = {p: its[slab] for p, slab in m.live.items()}
+    twin.large = {pfn: twin.memmap[pfn] for pfn in m.large}
+    twin.memory.first_write = twin._listen
 
 
 def twin_of(m: Machine, *, lazy: bool = False) -> Machine:
@@ -27,21 +53,20 @@ def twin_of(m: Machine, *, lazy: bool = False) -> Machine:
     twin.trail = []
     memo: dict[int, Any] = {id(m): twin, id(m.trail): twin.trail}
     # Zones first: whatever else names a zone or one of its lists then gets the twin's.
-    for slab in {*m.slabs.values(), *m.rcu_slabs}:
-        memo[id(slab.page)] = None  # its own page comes from the twin's memmap
     zones = dict(zip(m.zones, copy.deepcopy(m.zones, memo), strict=True))
-    for name in _slots(m):
+    for name in _slots(m, lazy=lazy):
         if name in _LAST and lazy:
             setattr(twin, name, None)
-        elif name not in _OWN:
+        else:
             value = getattr(m, name)
             setattr(twin, name, value if name in _SHARED else copy.deepcopy(value, memo))
     twin.zonelist = tuple(zones[zone] for zone in m.zonelist)
     twin.memmap = m.memmap.twin(zones, twin._make_page, lazy=lazy)
-    for slab in {*twin.slabs.values(), *twin.rcu_slabs}:
-        slab.page = twin.memmap[slab.pfn]
-    twin.large = {pfn: twin.memmap[pfn] for pfn in m.large}
-    twin.memory.first_write = twin._listen
+    if lazy:
+        twin._start_slab({}, 0)
+        twin.pages_only = True
+    else:
+        _twin_objects(m, twin, memo)
     for zone, its in zones.items():
         its.marks_changed = twin.forget_plans
         for pcp, empty in zip(zone.pcps, its.pcps, strict=True):

@@ -73,7 +73,7 @@ FLOORS: dict[str, float] = {
     "ftrace": 9,
     "explain_slab": 8.9,
     "explain": 9,
-    "twin": 9,
+    "twin": 9.7,
     "probe": 10.5,
     "log": 9.3,
     "slab_machine": 9.5,

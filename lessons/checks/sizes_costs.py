@@ -163,20 +163,11 @@ def predict_redzone(m: Any, seed: int) -> Question:
             ),
         ],
         answer=str(first_report()),
-        recorded=True,
         right=f"{first_report()}: 6.1 guards the class, not the request. An overflow into the slack is silent.",
     )
 
 
 # --- 7: kvmalloc ------------------------------------------------------------------------------------------------
-
-
-KV = (
-    ("kmalloc", "kmalloc(131072, GFP_KERNEL | __GFP_NORETRY)"),
-    ("kvmalloc", "kvmalloc(131072, GFP_KERNEL)"),
-    ("page", "kvmalloc(4096, GFP_KERNEL)"),
-    ("atomic", "kvmalloc(131072, GFP_ATOMIC)"),
-)
 
 
 def kv_succeeds(m: Machine) -> list[str]:
@@ -205,12 +196,16 @@ def predict_kv(m: Machine, seed: int) -> Question:
         multi=True,
         choices=[
             Choice(
-                "kmalloc", KV[0][1], "Free is not the same as free in one piece.\n128 KiB are 32 neighbouring pages."
+                "kmalloc",
+                "kmalloc(131072, GFP_KERNEL | __GFP_NORETRY)",
+                "Free is not the same as free in one piece.\n128 KiB are 32 neighbouring pages.",
             ),
-            Choice("kvmalloc", KV[1][1]),
-            Choice("page", KV[2][1]),
+            Choice("kvmalloc", "kvmalloc(131072, GFP_KERNEL)"),
+            Choice("page", "kvmalloc(4096, GFP_KERNEL)"),
             Choice(
-                "atomic", KV[3][1], "vmalloc has to sleep.\nWith a mask that may not, `kvmalloc` is only `kmalloc`."
+                "atomic",
+                "kvmalloc(131072, GFP_ATOMIC)",
+                "vmalloc has to sleep.\nWith a mask that may not, `kvmalloc` is only `kmalloc`.",
             ),
         ],
         answer=lambda m: tuple(kv_succeeds(m)),
@@ -251,9 +246,6 @@ def predict_wire(m: Any, seed: int) -> BoxesQuestion:
             Box(
                 label="all 64 (init_on_alloc=0)",
                 answer=all64,
-                wrong={54: why64, 56: why64, 64: why64, 46: why64}
-                if all64 != 46
-                else {54: why64, 56: why64, 64: why64},
                 otherwise=why64,
                 unit="bytes",
             ),

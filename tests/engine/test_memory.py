@@ -45,6 +45,26 @@ def test_debian_clears_what_it_hands_out() -> None:
     assert m.read(page, 6) == bytes(6)
 
 
+def test_an_object_is_cleared_too_whoever_wrote_first() -> None:
+    """The first write of all may go to a page: objects are looked at from then on."""
+    m = Machine("linux-6.1", memory="64M")
+    m.write(m.__get_free_page(GFP_KERNEL), b"somewhere else")
+    p = m.kmalloc(4096, GFP_KERNEL)
+    m.write(p, b"secret")
+    m.kfree(p)
+    assert m.kmalloc(4096, GFP_KERNEL) == p
+    assert m.read(p, 6) == bytes(6)
+
+
+def test_pages_in_bulk_are_cleared_too() -> None:
+    m = Machine("linux-6.1", memory="64M")
+    page = m.alloc_pages(GFP_KERNEL, 0)
+    m.write(m.page_address(page), b"secret")
+    m.__free_pages(page, 0)
+    assert page.pfn in [each.pfn for each in m.alloc_pages_bulk(4)]
+    assert m.read(m.page_address(page), 6) == bytes(6)
+
+
 def test_with_init_on_alloc_off_the_old_bytes_stay() -> None:
     m = Machine("linux-6.1", memory="64M", cmdline="init_on_alloc=0")
     page = m.__get_free_page(GFP_KERNEL)

@@ -11,6 +11,7 @@ import pytest
 
 from kmemlab import GFP_KERNEL, KernelBug, Machine
 from kmemlab.slub_def import SLAB_ACCOUNT, SLAB_HWCACHE_ALIGN, SLAB_RECLAIM_ACCOUNT, SLAB_TYPESAFE_BY_RCU
+from tests.shreds import shred
 
 FULL = os.environ.get("KMEMLAB_STRESS") == "full"
 
@@ -111,18 +112,7 @@ def test_merged_caches_are_one() -> None:
 def test_orders_fall_back_when_memory_is_in_pieces() -> None:
     m = machine(cmdline="slab_nomerge")
     c = cache(m, 2048)
-    while page := m.alloc_pages(0x2000, 0):
-        if page.pfn % 2:
-            m.__free_pages(page, 0)
-            m.drain_all_pages()
-            break
-    pages = []
-    while page := m.alloc_pages(0x22000, 0):
-        pages.append(page)
-    for page in pages:
-        if page.pfn % 2:
-            m.__free_pages(page, 0)
-    m.drain_all_pages()
+    shred(m)
     p = m.kmem_cache_alloc(c, 0xA20)
     assert c.order > 0
     assert m.virt_to_slab(p).order == c.min_order == 0
@@ -183,6 +173,19 @@ def test_wrong_arguments_are_named() -> None:
         m.kmem_cache_alloc("x", GFP_KERNEL)
     with pytest.raises(KernelBug, match="kmem_cache_create had returned NULL"):
         m.kmem_cache_alloc(m.kmem_cache_create("x", 10, 0, 1, None), GFP_KERNEL)
+
+
+def test_a_lazy_copy_is_asked_about_pages_only() -> None:
+    m = machine()
+    p = m.kmalloc(100, GFP_KERNEL)
+    m.write(p, b"one")
+    lazy = m.copy(lazy=True)
+    assert lazy.alloc_pages(GFP_KERNEL, 0).pfn == m.copy().alloc_pages(GFP_KERNEL, 0).pfn
+    for call in (lambda: lazy.kfree(p), lambda: lazy.kmalloc(100, GFP_KERNEL)):
+        with pytest.raises(TypeError, match="a lazy copy answers questions about pages only"):
+            call()
+    assert m.read(p, 3) == b"one"
+    m.check()
 
 
 def test_a_copy_is_independent() -> None:

@@ -12,6 +12,7 @@ import pytest
 from kmemlab import GFP_KERNEL, Machine, conform
 from kmemlab.slabinfo import parse_slabinfo, slabinfo, slabinfo_line
 from kmemlab.slub_def import KmemCache, calculate_alignment
+from tests.shreds import shred
 
 RECORDINGS = Path(__file__).parent / "recordings"
 FIELDS = (
@@ -206,16 +207,20 @@ def test_every_krealloc(name: str, cmdline: str) -> None:
     assert m.check()
 
 
+def kvmalloc(m: Machine, size: int, gfp: int) -> tuple[Any, int]:
+    """(pointer, 0: kmalloc served it, 1: the kernel would go on to vmalloc, which the model lacks, -1: NULL)."""
+    try:
+        p = m.kvmalloc(size, gfp)
+    except NotImplementedError:
+        return 0, 1
+    return p, 0 if p else -1
+
+
 def test_kvmalloc_while_memory_is_plentiful() -> None:
-    """0: kmalloc served it; 1: the kernel went on to vmalloc, which the model says it does not have."""
     m = Machine("linux-6.1", memory="256M")
     rows = load("kvmalloc.json")["plenty"]
     for gfp, size, told in rows:
-        try:
-            p = m.kvmalloc(size, gfp)
-            got = 0 if p else -1
-        except NotImplementedError:
-            p, got = 0, 1
+        p, got = kvmalloc(m, size, gfp)
         assert got == told, (hex(gfp), size)
         m.kvfree(p)
     assert len(rows) == 126
@@ -223,24 +228,13 @@ def test_kvmalloc_while_memory_is_plentiful() -> None:
 
 def test_kvmalloc_in_fragmented_memory() -> None:
     """Only single pages are free: every second one of the memory is taken, the rest of the blocks too."""
-    m = Machine("linux-6.1", memory="64M", cmdline="transparent_hugepage=never")
-    pages = []
-    while page := m.alloc_pages(0x22000, 0):  # MEMALLOC: to the last page
-        pages.append(page)
-    for page in pages[: len(pages) - 200]:
-        if page.pfn % 2:
-            m.__free_pages(page, 0)
-    m.drain_all_pages()
+    m = shred(Machine("linux-6.1", memory="64M", cmdline="transparent_hugepage=never"), keep=200)
     compared = 0
     for gfp, size, told in load("kvmalloc.json")["fragmented"]:
         if size <= 16384:
             continue  # the recorded machine had slabs with room, and blocks on the CPU list from before
         compared += 1
-        try:
-            p = m.kvmalloc(size, gfp)
-            got = 0 if p else -1
-        except NotImplementedError:
-            p, got = 0, 1
+        p, got = kvmalloc(m, size, gfp)
         assert got == told, (hex(gfp), size)
         m.kvfree(p)
     assert compared == 72

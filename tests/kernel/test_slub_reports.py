@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 
 from kmemlab import GFP_KERNEL, KernelBug, Machine
-from kmemlab.mmzone import Page
-from kmemlab.null import Null
 from kmemlab.slab_machine import SlabPages
 from kmemlab.slub_def import SLAB_POISON, SLAB_RED_ZONE, KmemCache
 
@@ -29,9 +27,6 @@ class FromTheTop(SlabPages):
 
     def start(self, m: Machine, n: int) -> int:
         return 0
-
-    def alloc(self, m: Machine, gfp: int, order: int) -> Page | Null:
-        return super().alloc(m, gfp, order)
 
 
 def ring(s: KmemCache, *first: int) -> None:

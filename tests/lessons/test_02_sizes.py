@@ -10,10 +10,10 @@ import pytest
 
 from kmemlab import __GFP_NOWARN, GFP_KERNEL, GFP_NOWAIT, Machine
 from kmemlab.size_classes import LADDERS
-from kmemlab_widgets.checking import is_untouched, run_checks
+from kmemlab_widgets.checking import run_checks
 from kmemlab_widgets.lesson import Lesson
-from kmemlab_widgets.questions import PASS
 from tests.lessons.machines import CHECKS
+from tests.shreds import shred
 
 OLD = b"correct horse battery staple/" + b"7" * 35
 
@@ -39,20 +39,11 @@ def freed() -> Machine:
     return m
 
 
-def shreds() -> Machine:
-    """Every second page free."""
-    m = Machine("linux-6.1", memory="64M")
-    pages = []
-    while page := m.alloc_pages(0x22000, 0):
-        pages.append(page)
-    for page in pages:
-        if page.pfn % 2:
-            m.__free_pages(page, 0)
-    m.drain_all_pages()
-    return m
-
-
-MACHINES: dict[str, Callable[[], Machine]] = {"secret": secret, "who": freed, "kv": shreds}
+MACHINES: dict[str, Callable[[], Machine]] = {
+    "secret": secret,
+    "who": freed,
+    "kv": lambda: shred(Machine("linux-6.1", memory="64M")),
+}
 RIGHT: dict[str, Any] = {
     "secret": "56", "mydebian": "0", "who": "same", "ladder": ["8", "96", "128", "192", "256", "8192"], "top": "16384",
     "average": "25", "real": "2.1", "realloc": ["same", "moved", "same"], "zero": "pointer", "redzone": "64",
@@ -349,5 +340,3 @@ def test_starters_do_not_pass(lesson: Lesson) -> None:
         space: dict[str, Any] = {"GFP_KERNEL": GFP_KERNEL, "GFP_NOWAIT": GFP_NOWAIT}
         exec(spec.starter, space)  # noqa: S102 - the lesson's own text
         assert not run_checks(spec, space[name], name).all_passed, name
-        assert not is_untouched(spec, by_bits)
-    assert PASS.passed

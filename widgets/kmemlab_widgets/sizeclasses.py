@@ -15,6 +15,7 @@ import traitlets
 
 from kmemlab.size_classes import LADDERS
 from kmemlab.size_classes import SizeClasses as Ladder
+from kmemlab.slub_def import SLAB_KMALLOC, KmemCache
 from kmemlab.snapshot import Snapshot
 from kmemlab_widgets.panel import STATIC, Panel, View, module
 from kmemlab_widgets.svg import Svg, text_width
@@ -61,7 +62,7 @@ class SizeClasses(Panel, anywidget.AnyWidget):
     def last_size(self) -> int | None:
         """Bytes asked in the machine's last kmalloc, None if its last call was another."""
         call = getattr(self.machine, "last_plan", None)
-        kmalloc = isinstance(call, tuple) and len(call) >= 4 and call[0] in self.machine.kmalloc_caches.values()
+        kmalloc = isinstance(call, tuple) and isinstance(call[0], KmemCache) and call[0].flags & SLAB_KMALLOC
         return int(call[2]) if kmalloc and call[2] > 0 else None
 
     def view(self, snapshot: Snapshot) -> View:
