@@ -114,6 +114,8 @@ def test_bytes_name_what_is_wrong() -> None:
     assert sum(len(row["cells"]) for row in rows["rows"]) == c.size
     assert all(cell[1] >= 0 for row in rows["rows"] for cell in row["cells"])
     assert "no object begins here" in bytes_twin(m, p + 4)
+    plain = Machine("linux-6.1", memory="64M")
+    assert bytes_twin(plain, plain.kmalloc(64, GFP_KERNEL)).endswith("in use: this cache has no guards")
 
 
 def test_wrong_arguments() -> None:
