@@ -85,6 +85,6 @@ def bytes_twin(m: Any, p: int) -> str:
         if off:
             some = data[off[0] : off[-1] + 1].hex(" ")
             bad.append(f"{name} overwritten at offset {start + off[0] - p}: {some} (should be {want:02x})")
-    return f"object {slab.index_of(p)} of slab {slab.pfn}, {state}: " + (
-        "; ".join(bad) or "every guard is as it should be"
-    )
+    guarded = any(want is not None for _, _, _, want in fields)
+    fine = "every guard is as it should be" if guarded else "this cache has no guards"
+    return f"object {slab.index_of(p)} of slab {slab.pfn}, {state}: {'; '.join(bad) or fine}"
