@@ -56,6 +56,18 @@ from kmemlab.machine import RULES, Machine
 from kmemlab.mmzone import PAGE_SIZE, Page
 from kmemlab.null import NULL, KernelBug
 from kmemlab.recording import RecordingError
+from kmemlab.slub_def import (
+    SLAB_ACCOUNT,
+    SLAB_CACHE_DMA,
+    SLAB_CONSISTENCY_CHECKS,
+    SLAB_HWCACHE_ALIGN,
+    SLAB_PANIC,
+    SLAB_POISON,
+    SLAB_RECLAIM_ACCOUNT,
+    SLAB_RED_ZONE,
+    SLAB_STORE_USER,
+    SLAB_TYPESAFE_BY_RCU,
+)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -75,6 +87,16 @@ __all__ = [
     "NULL",
     "PAGE_SIZE",
     "RULES",
+    "SLAB_ACCOUNT",
+    "SLAB_CACHE_DMA",
+    "SLAB_CONSISTENCY_CHECKS",
+    "SLAB_HWCACHE_ALIGN",
+    "SLAB_PANIC",
+    "SLAB_POISON",
+    "SLAB_RECLAIM_ACCOUNT",
+    "SLAB_RED_ZONE",
+    "SLAB_STORE_USER",
+    "SLAB_TYPESAFE_BY_RCU",
     "__GFP_ACCOUNT",
     "__GFP_ATOMIC",
     "__GFP_COMP",

@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 
-from kmemlab import GFP_KERNEL, KernelBug, Machine
-from kmemlab.slub_def import SLAB_ACCOUNT, SLAB_HWCACHE_ALIGN, SLAB_RECLAIM_ACCOUNT, SLAB_TYPESAFE_BY_RCU
+from kmemlab import (
+    GFP_KERNEL,
+    SLAB_ACCOUNT,
+    SLAB_HWCACHE_ALIGN,
+    SLAB_RECLAIM_ACCOUNT,
+    SLAB_TYPESAFE_BY_RCU,
+    KernelBug,
+    Machine,
+)
 from tests.shreds import shred
 
 FULL = os.environ.get("KMEMLAB_STRESS") == "full"

@@ -15,8 +15,13 @@ from kmemlab.conform import Conformance, compare_states
 HERE = Path(__file__).resolve().parent
 BUDDY = sorted((HERE / "recordings" / "buddy").glob("*.json.gz"))
 SHIPPED = sorted((HERE.parent.parent / "lessons" / "recordings").glob("*.json.gz"))
-LESSONS = [path for path in SHIPPED if not path.name.startswith("real-")]
-REAL = sorted({*SHIPPED, *(HERE / "recordings" / "real").glob("*.snap.json.gz")} - {*LESSONS})
+LESSONS = [path for path in SHIPPED if not path.name.startswith(("real-", "slub-"))]  # slub: test_slub
+REAL = sorted(
+    [
+        *(HERE.parent.parent / "lessons" / "recordings").glob("real-*.json.gz"),
+        *(HERE / "recordings" / "real").glob("*.snap.json.gz"),
+    ]
+)
 ALL = [*BUDDY, *LESSONS, *REAL]
 FULL = os.environ.get("KMEMLAB_STRESS") == "full"
 

@@ -35,18 +35,19 @@ def ctor(p: int) -> None:
 # --- objects -----------------------------------------------------------------------------------
 
 
-SLUB = sorted(p.name for p in (RECORDINGS / "slub").glob("*.json.gz"))
+SHOWN = RECORDINGS.parents[2] / "lessons" / "recordings"  # a lesson shows one of them
+SLUB = sorted([*(RECORDINGS / "slub").glob("*.json.gz"), *SHOWN.glob("slub-*.json.gz")], key=lambda path: path.name)
 
 
-@pytest.mark.parametrize("name", SLUB)
-def test_every_object(name: str) -> None:
-    result = conform(RECORDINGS / "slub" / name)
+@pytest.mark.parametrize("path", SLUB, ids=lambda path: path.name.split(".")[0])
+def test_every_object(path: Path) -> None:
+    result = conform(path)
     assert result.total > 1000
     assert result.exact, f"{result}\n{result.miss}\n{result.differences[:3]}"
 
 
 def test_a_wrong_object_is_told(tmp_path: Path) -> None:
-    told = load("slub/slub-64-plain-11.json.gz")
+    told = load("slub-64-plain-11.json.gz")
     calls = [op for op in told["ops"] if op[0] == 1 and len(op) == 3]
     calls[100][2] = (calls[100][2] + 1) % 64
     path = tmp_path / "slub-changed.json"
@@ -58,7 +59,7 @@ def test_a_wrong_object_is_told(tmp_path: Path) -> None:
 
 def test_all_slab_recordings_add_up() -> None:
     assert len(SLUB) == 11
-    ops = [op for name in SLUB for op in load(f"slub/{name}")["ops"]]
+    ops = [op for name in SLUB for op in load(str(name))["ops"]]
     assert sum(op[0] == 1 for op in ops) == 36080
 
 
@@ -145,7 +146,7 @@ def test_every_cache_by_itself(name: str, cmdline: str) -> None:
 
 
 def test_alignment_of_the_machine_with_four_cpus_follows_the_rule() -> None:
-    recorded = [load(f"slub/{name}") for name in SLUB if "mcpu4" in name]
+    recorded = [load(str(path)) for path in SLUB if "mcpu4" in path.name]
     assert recorded
     for told in recorded:
         fields = told["cache"]

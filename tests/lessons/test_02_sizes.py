@@ -10,9 +10,8 @@ import pytest
 
 from kmemlab import __GFP_NOWARN, GFP_KERNEL, GFP_NOWAIT, Machine
 from kmemlab.size_classes import LADDERS
-from kmemlab_widgets.checking import run_checks
 from kmemlab_widgets.lesson import Lesson
-from tests.lessons.machines import CHECKS
+from tests.lessons.machines import CHECKS, Containing, answered, starter, told
 from tests.shreds import shred
 
 OLD = b"correct horse battery staple/" + b"7" * 35
@@ -87,21 +86,9 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-def asked(lesson: Lesson, name: str) -> Any:
-    make = MACHINES.get(name)
-    return lesson.predict(name, make() if make else None)
-
-
-def answer(card: Any, given: Any) -> Any:
-    card.choose(*given) if isinstance(given, list) else card.choose(given)
-    return card.check()
-
-
 @pytest.mark.parametrize(("name", "given", "reason"), WRONG, ids=lambda value: str(value)[:24])
 def test_wrong_answers_get_their_reason(lesson: Lesson, name: str, given: Any, reason: str) -> None:
-    card = asked(lesson, name)
-    assert answer(card, given) is False
-    assert reason in card.verdict.text
+    assert answered(lesson, MACHINES, name, given) == (False, Containing(reason))
 
 
 def test_no_two_wrong_answers_share_a_reason() -> None:
@@ -111,8 +98,7 @@ def test_no_two_wrong_answers_share_a_reason() -> None:
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_answers(lesson: Lesson, name: str) -> None:
-    card = asked(lesson, name)
-    assert answer(card, RIGHT[name]) is True, card.error or card.verdict
+    assert answered(lesson, MACHINES, name, RIGHT[name])[0] is True
 
 
 def test_every_question_is_here(lesson: Lesson) -> None:
@@ -324,19 +310,14 @@ BAD: list[tuple[str, Callable[..., Any], str]] = [
 
 @pytest.mark.parametrize(("name", "fn"), GOOD, ids=lambda value: getattr(value, "__name__", value))
 def test_right_functions_pass(lesson: Lesson, name: str, fn: Callable[..., Any]) -> None:
-    report = run_checks(lesson._exercises[name], fn, name)
-    assert report.all_passed, [row for row in report.rows if not row.passed]
+    assert told(lesson, name, fn) == []
 
 
 @pytest.mark.parametrize(("name", "fn", "reason"), BAD, ids=[f"{name}: {reason[:24]}" for name, _, reason in BAD])
 def test_wrong_functions_are_told_why(lesson: Lesson, name: str, fn: Callable[..., Any], reason: str) -> None:
-    report = run_checks(lesson._exercises[name], fn, name)
-    told = [row.why for row in report.rows if not row.passed]
-    assert any(reason in why for why in told), told
+    assert Containing(reason) in told(lesson, name, fn)
 
 
 def test_starters_do_not_pass(lesson: Lesson) -> None:
-    for name, spec in lesson._exercises.items():
-        space: dict[str, Any] = {"GFP_KERNEL": GFP_KERNEL, "GFP_NOWAIT": GFP_NOWAIT}
-        exec(spec.starter, space)  # noqa: S102 - the lesson's own text
-        assert not run_checks(spec, space[name], name).all_passed, name
+    for name in lesson._exercises:
+        assert told(lesson, name, starter(lesson, name)), name

@@ -243,26 +243,43 @@ def _slab(svg: Svg, cache: CacheSnapshot, box: Box, own: set[int]) -> None:
     grid = [f"M{box.x + i * box.cell:g} {box.y:g}v{rows * box.cell:g}" for i in range(1, box.cols)]
     grid += [f"M{box.x:g} {box.y + i * box.cell:g}h{box.cols * box.cell:g}" for i in range(1, rows)]
     svg.path("".join(grid), stroke="paper", sw=1)
-    for place, index in enumerate(box.free, 1):
-        x, y = box.x + index % box.cols * box.cell, box.y + index // box.cols * box.cell
-        first = coming is not None and (box.pfn, index) == coming[:2]
-        others = bool(own) and index not in own
-        svg.rect(x + 0.5, y + 0.5, box.cell - 1, box.cell - 1, "accent" if first else "free", stroke="freeln",
-                 dash="2 2" if others else "")  # fmt: skip
-        if box.cell >= 18:
-            svg.text(
-                x + box.cell / 2,
-                y + box.cell / 2 + 4,
-                place,
-                px=11,
-                fill="paper" if first else "onfree",
-                anchor="middle",
-            )
+    if box.cell < 18:
+        _small_free(svg, box, own, coming)
+    else:
+        _numbered_free(svg, box, own, coming)
     if cache.last and cache.last[0] == box.pfn and cache.last[1] not in box.free and cache.last[1] >= 0:
         x = box.x + cache.last[1] % box.cols * box.cell
         y = box.y + cache.last[1] // box.cols * box.cell
         svg.rect(x + 1, y + 1, box.cell - 2, box.cell - 2, stroke="paper", sw=3)
         svg.rect(x + 1, y + 1, box.cell - 2, box.cell - 2, stroke="ink", sw=1.5)
+
+
+def _at(box: Box, index: int) -> tuple[float, float]:
+    """Where object ``index`` of a slab stands."""
+    return box.x + index % box.cols * box.cell, box.y + index // box.cols * box.cell
+
+
+def _numbered_free(svg: Svg, box: Box, own: set[int], coming: tuple[int, int, str] | None) -> None:
+    for place, index in enumerate(box.free, 1):
+        x, y = _at(box, index)
+        first = coming is not None and (box.pfn, index) == coming[:2]
+        dash = "2 2" if own and index not in own else ""
+        fill = "accent" if first else "free"
+        svg.rect(x + 0.5, y + 0.5, box.cell - 1, box.cell - 1, fill, stroke="freeln", dash=dash)
+        words = "paper" if first else "onfree"
+        svg.text(x + box.cell / 2, y + box.cell / 2 + 4, place, px=11, fill=words, anchor="middle")
+
+
+def _small_free(svg: Svg, box: Box, own: set[int], coming: tuple[int, int, str] | None) -> None:
+    """Free objects too small for a number: one path for all of a kind, a cache may have hundreds."""
+    first = {coming[1]} if coming is not None and coming[0] == box.pfn else set()
+    others = {index for index in box.free if own and index not in own}
+    kinds = ((first, "accent", ""), (others - first, "free", "2 2"), ({*box.free} - others - first, "free", ""))
+    side = box.cell - 1
+    for indices, fill, dash in kinds:
+        places = (_at(box, index) for index in box.free if index in indices)
+        if d := "".join(f"M{x + 0.5:g} {y + 0.5:g}h{side:g}v{side:g}h-{side:g}z" for x, y in places):
+            svg.path(d, fill=fill, stroke="freeln", dash=dash)
 
 
 def _legend(svg: Svg, width: int, y: float) -> None:

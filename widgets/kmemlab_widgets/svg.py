@@ -90,9 +90,10 @@ class Svg:
         self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="{_paint(fill)}"/>')
         self.grow(y + r)
 
-    def path(self, d: str, *, fill: str = "none", stroke: str = "", sw: float = 1.0) -> None:
+    def path(self, d: str, *, fill: str = "none", stroke: str = "", sw: float = 1.0, dash: str = "") -> None:
         """A path; make room for it with ``grow``."""
         paint = f' stroke="{_paint(stroke)}" stroke-width="{sw:g}"' if stroke else ""
+        paint += f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(f'<path d="{d}" fill="{_paint(fill)}"{paint}/>')
 
     def pattern(self, token: str) -> str:
