@@ -34,6 +34,7 @@ FLOORS: dict[str, float] = {
     "events": 0,
     "snapshot": 0,
     "null": 0,
+    "slub_reader": 0,
     "kernels": 1,
     "size_classes": 1,
     "context": 1,

@@ -13,11 +13,12 @@ from axe_playwright_python.sync_playwright import Axe
 
 import kmemlab_widgets
 from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
-from kmemlab_widgets import FreeLists, Lesson, OrderSlider, RequestPath, SizeClasses, SlabView, ZoneMap
+from kmemlab_widgets import Dmesg, FreeLists, Lesson, OrderSlider, RequestPath, SizeClasses, SlabView, ZoneMap
 
 pytestmark = pytest.mark.browser
 
-CHECKS = Path(__file__).resolve().parents[2] / "lessons" / "checks"
+LESSONS = Path(__file__).resolve().parents[2] / "lessons"
+CHECKS, REPORT = LESSONS / "checks", LESSONS / "recordings" / "slub_debug_use_after_free.txt"
 # Rules about whole pages: a panel stands in a notebook, which brings landmarks, a title and headings.
 PAGE_RULES = ("bypass", "landmark-one-main", "page-has-heading-one", "region", "document-title", "html-has-lang")
 OPTIONS = {
@@ -63,6 +64,7 @@ def exercise(*, tried: bool) -> Any:
 
 
 CASES: dict[str, list[Callable[[], Any]]] = {
+    "Dmesg": [lambda: Dmesg(machine()), lambda: Dmesg(REPORT.read_text(encoding="utf-8"))],
     "ZoneMap": [lambda: ZoneMap(machine()), lambda: ZoneMap(Machine("linux-6.1", memory="4T"))],
     "FreeLists": [lambda: FreeLists(machine())],
     "OrderSlider": [lambda: OrderSlider(machine(), order=4)],

@@ -1,6 +1,7 @@
 """The panels and cards of kmemlab's lessons."""
 
 from kmemlab_widgets.cards import Exercise, Predict
+from kmemlab_widgets.dmesg import Dmesg
 from kmemlab_widgets.freelists import FreeLists
 from kmemlab_widgets.lesson import Lesson
 from kmemlab_widgets.orderslider import OrderSlider
@@ -10,6 +11,7 @@ from kmemlab_widgets.slabview import SlabView
 from kmemlab_widgets.zonemap import ZoneMap
 
 __all__ = [
+    "Dmesg",
     "Exercise",
     "FreeLists",
     "Lesson",

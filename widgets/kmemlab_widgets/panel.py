@@ -51,13 +51,16 @@ class Panel:
     """The part panels inherit, before their widget class. A subclass writes ``view(snapshot)`` and ``show(view)``."""
 
     title = "panel"
+    shows: tuple[type, ...] = (Snapshot,)  # what else than a machine it can show, frozen
 
     def start(self, source: Any, *, follow: bool = True) -> None:
-        """Begin to show ``source``, a machine or a Snapshot."""
-        self.machine = None if isinstance(source, Snapshot) else source
-        self._snapshot = source if isinstance(source, Snapshot) else None
-        if self.machine is not None and not hasattr(source, "snapshot"):
-            raise TypeError(f"{type(self).__name__} wants a Machine or a Snapshot, not {source!r}")
+        """Begin to show ``source``, a machine or something frozen."""
+        frozen = isinstance(source, self.shows)
+        self.machine = None if frozen else source
+        self._snapshot = source if frozen else None
+        if not frozen and not hasattr(source, "snapshot"):
+            others = " or ".join(f"a {kind.__name__}" for kind in self.shows)
+            raise TypeError(f"{type(self).__name__} wants a Machine or {others}, not {source!r}")
         self._seen: tuple[int, int, int] | None = None
         self._last: View | None = None
         self._away = False
@@ -74,7 +77,7 @@ class Panel:
         if not self._away:
             refresh_all(self.machine)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Any:
         """The moment that is shown."""
         return self._snapshot if self.machine is None else self.machine.snapshot()
 
