@@ -104,7 +104,18 @@ def read_slab_reports(text: str) -> list[SlabReport]:
         if _STARTS.match(plain):
             pieces.append([])
         pieces[-1].append(plain)
-    return [report for piece in pieces if (report := _read(piece)) is not None]
+    reports: list[SlabReport] = []
+    for piece in pieces:
+        report = _read(piece)
+        if report is None:
+            continue
+        last = reports[-1] if reports else None
+        ends = report.what.startswith("Slab cache still has objects")
+        if ends and last and last.crime == report.crime and last.cache == report.cache and last.allocated:
+            last.lines += report.lines  # a warning ends what the list of objects began
+        else:
+            reports.append(report)
+    return reports
 
 
 def _read(lines: list[str]) -> SlabReport | None:

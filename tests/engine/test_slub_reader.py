@@ -78,6 +78,13 @@ def test_the_models_reports_are_read_like_the_kernels() -> None:
     assert len(reports) >= 2
 
 
+def test_a_destroy_is_one_report() -> None:
+    """The list of objects and the warning after it belong together; a second destroy is another one."""
+    text = text_of("slub_debug_destroy_with_live_objects")
+    assert [r.suspect for r in read_slab_reports(text)] == ["o_init+0x1590"]
+    assert len(read_slab_reports(text + text)) == 2
+
+
 def test_no_report() -> None:
     with pytest.raises(ValueError, match="no slab report: a line 'BUG cache"):
         read_slab_report("all is well\n")

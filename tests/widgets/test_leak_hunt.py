@@ -150,7 +150,7 @@ def test_bad_arguments() -> None:
         LeakHunt(9)
     hunt = LeakHunt(1, 1)
     for call in (lambda: hunt.source("nobody"), lambda: hunt.traces("nobody"), lambda: hunt.wait(0)):
-        with pytest.raises(ValueError, match="nobody|minutes"):
+        with pytest.raises(ValueError, match=r"nobody|minutes"):
             call()
     with pytest.raises(ValueError, match="the pager rings in 60"):
         hunt.wait(61)
