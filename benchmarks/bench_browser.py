@@ -1,8 +1,8 @@
 """What a learner feels, in a real JupyterLab in Chromium: ``make bench``.
 
 From a key on a slider to the changed picture, over 100 moves: a slider whose callback calls the kernel's functions
-while a map of 65,536 pages follows, and OrderSlider's own. Then a film of 240 moments on the map, and how much
-memory a lesson's kernel takes.
+while a map of 65,536 pages follows; the sliders of OrderSlider and SizeClasses; N on a SlabView of 63 slabs. Then a
+film of 240 moments on the map, and how much memory a lesson's kernel takes.
 """
 
 from __future__ import annotations
@@ -55,6 +55,17 @@ ipywidgets.VBox([slider, ZoneMap(m)])
 """,
     'ZoneMap.replay("256M-a-21", frames=240)',
     "OrderSlider(Machine.from_recording('256M-a-21'))",
+    "from kmemlab_widgets import SizeClasses\nSizeClasses(size=100)",
+    """
+from kmemlab_widgets import SlabView
+
+slabs = Machine("linux-6.1", cmdline="slab_nomerge")
+c = slabs.kmem_cache_create("bench", 256, 0, 0, None)
+objects = [slabs.kmem_cache_alloc(c, GFP_KERNEL) for _ in range(1000)]
+for p in objects[::2]:
+    slabs.kmem_cache_free(c, p)
+SlabView(slabs, c)
+""",
 )
 MEMORY = """
 def resident():
@@ -150,6 +161,13 @@ def drive(page: Any, address: str) -> None:
         "r.dispatchEvent(new Event('input', {bubbles: true}))"
     )
     show("OrderSlider's own slider", moves(page, own, ".kml-orderslider .head"), "bar: 25 and 50 ms")
+    sizes = own.replace("orderslider", "sizeclasses").replace("% 11", "% 1000")
+    show("SizeClasses's slider", moves(page, sizes, ".kml-sizeclasses .head"), "bar: 25 ms")
+    one_more = (
+        "document.querySelector('.kml-slabview .picture')"
+        ".dispatchEvent(new KeyboardEvent('keydown', {key: 'n', bubbles: true}))"
+    )
+    show("N on SlabView, 63 slabs", moves(page, one_more, ".kml-slabview .picture.wide"), "bar: 25 ms")
     film = page.locator(".kml-zonemap").nth(1)
     film.scroll_into_view_if_needed()
     scrub = film.locator(".time input")

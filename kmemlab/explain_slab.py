@@ -96,11 +96,17 @@ def slab_events(m: Machine) -> tuple[LabSlab, ...]:
 
 def _notes(m: Machine) -> list[Any]:
     s, p, size, _, *steps = m.last_plan
-    if steps:
+    if steps and not isinstance(steps[0], Slab):
         return list(steps[0])
     slab = m.virt_to_slab(p)
     assert isinstance(slab, Slab)
     c = s.cpu_slab[m.cpu]
+    if steps and size >= 0:  # slub.refill
+        full = steps[0]
+        return [(slab_step, "full", full, 0, full.objects), (slab_step, "cpu_partial", slab, 0, len(c.partial))]
+    if steps:  # slub.free_fast
+        count = len(slab.freelist)
+        return [(slab_step, "free_slowpath", slab, p, count), (slab_step, "put_cpu_partial", slab, 0, slab.slabs)]
     if size >= 0:
         return [(slab_step, "cpu_freelist", slab, p, len(c.freelist) + 1)]
     fast = c.slab is slab

@@ -169,7 +169,7 @@ def kfree(m: Machine, p: int) -> None:
     Errors: what the kernel does; mostly nothing, see ``m.check()``.
     """
     if m.slab_fast:
-        slab = m.live.get(p)
+        slab = m.live.pop(p, None)
         if slab is not None:
             free_fast(m, slab, p)
             return

@@ -279,6 +279,7 @@ def kmem_cache_free(m: Machine, s: KmemCache, p: Address) -> None:
     if m.slab_fast:
         slab = m.live.get(p)
         if slab is not None and slab.cache is s:
+            del m.live[p]
             free_fast(m, slab, p)
             return
     _check_cache("kmem_cache_free", s)

@@ -141,13 +141,24 @@ def get_partial_node(m: Machine, s: KmemCache, c: KmemCacheCpu) -> Slab | None:
 def refill(m: Machine, s: KmemCache, c: KmemCacheCpu, size: int, gfp: int) -> Address | Null:
     """slab_alloc for an empty CPU list while nobody listens and memory holds no bytes."""
     m.calls += 1
+    full, partial = c.slab, c.partial
+    p: Address | Null = NULL
+    if partial and full is not None and not full.freelist:  # ___slab_alloc, its most frequent way written out
+        full.frozen = False
+        c.slab = slab = partial.pop()
+        slab.inuse = slab.objects
+        freelist = slab.freelist
+        slab.freelist, c.freelist = c.freelist, freelist
+        p = freelist.pop()
+        m.live[p] = slab
+        m.last_plan = (s, p, size, gfp, full)
+        return p
     steps: list[Any] = []
     m.steps = steps
-    slab = ___slab_alloc(m, s, gfp, c)
-    p: Address | Null = NULL
-    if slab is not None:
+    some = ___slab_alloc(m, s, gfp, c)
+    if some is not None:
         p = c.freelist.pop()
-        m.live[p] = slab
+        m.live[p] = some
     m.last_plan = (s, p, size, gfp, steps)
     return p
 
@@ -238,9 +249,9 @@ def slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]) 
 
 
 def free_fast(m: Machine, slab: Slab, given: int) -> None:
-    """slab_free of one object that somebody owns, while nobody listens and memory holds no bytes."""
-    del m.live[given]
-    p = given if isinstance(given, Address) else Address(given)
+    """slab_free of one object that somebody owned (it is not in ``m.live`` any more), while nobody listens and memory
+    holds no bytes."""
+    p = given if given.__class__ is Address else Address(given)
     m.calls += 1
     s = slab.cache
     c = s.cpu_slab[m._cpu]
@@ -255,17 +266,18 @@ def free_fast(m: Machine, slab: Slab, given: int) -> None:
     if slab.frozen or (had_free and inuse):
         m.last_plan = (s, p, -1, 0)
         return
-    steps: list[Any] = [(slab_step, "free_slowpath", slab, p, slab.objects - inuse)]
-    m.steps = steps
     if not had_free:  # it was full and on no list
         slab.frozen = True
         partial = c.partial
-        if partial and partial[-1].slabs < s.cpu_partial_slabs:  # put_cpu_partial, written out
-            slab.slabs = partial[-1].slabs + 1
+        behind = len(partial)
+        if behind < s.cpu_partial_slabs:  # put_cpu_partial, its most frequent way written out
             partial.append(slab)
-            steps.append((slab_step, "put_cpu_partial", slab, 0, slab.slabs))
-        else:
-            put_cpu_partial(m, s, c, slab, drain=True)
+            slab.slabs = behind + 1
+            m.last_plan = (s, p, -1, 0, slab)
+            return
+    m.steps = steps = [(slab_step, "free_slowpath", slab, p, slab.objects - inuse)]
+    if not had_free:
+        put_cpu_partial(m, s, c, slab, drain=True)
     elif len(s.partial) >= s.min_partial:
         del s.partial[slab]
         discard_slab(m, s, slab)
@@ -300,13 +312,11 @@ def __slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]
 
 def put_cpu_partial(m: Machine, s: KmemCache, c: KmemCacheCpu, slab: Slab, *, drain: bool) -> None:
     """Put a slab on the CPU's partial list; a full list goes to the node's as a whole first."""
-    behind, old = 0, None
-    if c.partial:
-        behind = c.partial[-1].slabs
-        if drain and behind >= s.cpu_partial_slabs:
-            old, c.partial, behind = c.partial, [], 0
-    slab.slabs = behind + 1
+    old = None
+    if drain and len(c.partial) >= s.cpu_partial_slabs:
+        old, c.partial = c.partial, []
     c.partial.append(slab)
+    slab.slabs = len(c.partial)
     m.steps.append((slab_step, "put_cpu_partial", slab, 0, slab.slabs))
     if old is not None:
         __unfreeze_partials(m, s, old)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from kmemlab import GFP_KERNEL, Machine
 from kmemlab.events import Kfree, Kmalloc, KmemCacheAlloc, KmemCacheFree, LabSlab
 from kmemlab.explain_slab import WORDS
@@ -70,3 +72,27 @@ def test_events_have_ftraces_fields() -> None:
         Kfree("net_rx+0x40", p),
         KmemCacheFree("net_rx+0x40", q, "conn"),
     ]
+
+
+def test_the_fast_way_tells_the_same_steps_as_the_long_way() -> None:
+    """What is written down afterwards for a fast call is what a machine with a listener notes while it happens."""
+    rng, kinds = random.Random(4), set()
+    fast, slow = (Machine("linux-6.1", memory="64M", cmdline="slab_nomerge") for _ in range(2))
+    slow.trace()
+    caches = [m.kmem_cache_create("conn", 512, 0, 0, None) for m in (fast, slow)]
+    live = []
+    for _ in range(3000):
+        if live and rng.random() < 0.49:
+            pair = live.pop(rng.randrange(len(live)))
+            for m, c, p in zip((fast, slow), caches, pair, strict=True):
+                m.kmem_cache_free(c, p)
+        else:
+            pair = tuple(m.kmem_cache_alloc(c, GFP_KERNEL) for m, c in zip((fast, slow), caches, strict=True))
+            assert pair[0] == pair[1]
+            live.append(pair)
+        told = [[event for event in m.last_events() if isinstance(event, LabSlab)] for m in (fast, slow)]
+        ways = [[(e.what, e.pfn, e.count) for e in events] for events in told]
+        assert ways[0] == ways[1]
+        kinds.add(tuple(e.what for e in told[0]))
+    assert ("full", "cpu_partial") in kinds
+    assert ("free_slowpath", "put_cpu_partial") in kinds

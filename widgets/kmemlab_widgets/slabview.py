@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import anywidget
@@ -62,7 +61,7 @@ class SlabView(Panel, anywidget.AnyWidget):
         self.view_data = json.dumps({
             "head": view.headline, "sub": subline(snapshot), "twin": view.twin, "said": self.said, "bytes": rows,
             "svg": {"868": view.wide, "358": view.narrow},
-            "boxes": {"868": [asdict(b) for b in self._wide], "358": [asdict(b) for b in self._narrow]},
+            "boxes": {"868": [b.sent() for b in self._wide], "358": [b.sent() for b in self._narrow]},
             "pad": self.cache.red_left_pad, "size": self.cache.size, "base": str(self.machine.kernel.page_offset),
         })  # fmt: skip
 

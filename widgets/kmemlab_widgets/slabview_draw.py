@@ -28,6 +28,10 @@ class Box:
     free: tuple[int, ...]  # next one first
     where: str
 
+    def sent(self) -> dict[str, object]:
+        """The fields as they go to the browser; dataclasses.asdict would copy each of them first."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 # --- words ------------------------------------------------------------------------------------------
 
