@@ -56,6 +56,7 @@ from kmemlab.machine import RULES, Machine
 from kmemlab.mmzone import PAGE_SIZE, Page
 from kmemlab.null import NULL, KernelBug
 from kmemlab.recording import RecordingError
+from kmemlab.sched import Stuck
 from kmemlab.slub_def import (
     SLAB_ACCOUNT,
     SLAB_CACHE_DMA,
@@ -127,6 +128,7 @@ __all__ = [
     "Machine",
     "Page",
     "RecordingError",
+    "Stuck",
     "__version__",
     "conform",
     "decode",

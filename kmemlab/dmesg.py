@@ -18,20 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["bad_page", "bug", "cpu_line", "page_allocation_failure", "show_free_areas", "vm_bug_on_page", "warning"]
 
 CUT = "------------[ cut here ]------------"
-COMM = "python"  # the name of the task that a learner's calls run in
 LETTERS = "UMEHI"  # U M E(reclaimable) H(ighAtomic) I(solate)
 
 
 def cpu_line(m: Machine) -> str:
     """Where it happened: CPU, task, taint, kernel. Kernel: dump_stack_print_info, lib/dump_stack.c."""
-    return f"CPU: {m.cpu} PID: 1 Comm: {COMM} {m.print_tainted()} {m.kernel.release}"
+    return f"CPU: {m.cpu} PID: {m.context.pid} Comm: {m.context.comm} {m.print_tainted()} {m.kernel.release}"
 
 
 def warning(m: Machine, place: str, *, cut: bool = True) -> str:
     """A WARN_ON_ONCE report for ``place`` ("file:line function+offset/length"); ``cut``: with its first line."""
     return "\n".join((
         *([CUT] if cut else []),
-        f"WARNING: CPU: {m.cpu} PID: 1 at {place}",
+        f"WARNING: CPU: {m.cpu} PID: {m.context.pid} at {place}",
         cpu_line(m),
         "---[ end trace 0000000000000000 ]---",
     ))  # fmt: skip
@@ -61,7 +60,7 @@ def vm_bug_on_page(m: Machine, page: Page, condition: str) -> str:
 def bad_page(m: Machine, page: Page, why: str) -> str:
     """``BUG: Bad page state``: a page that is to be freed is not what a free page must be."""
     return "\n".join([
-        f"BUG: Bad page state in process {COMM}  pfn:{page.pfn:05x}", *_dump_page(page, why), cpu_line(m),
+        f"BUG: Bad page state in process {m.context.comm}  pfn:{page.pfn:05x}", *_dump_page(page, why), cpu_line(m),
         "Disabling lock debugging due to kernel taint",
     ])  # fmt: skip
 
@@ -70,7 +69,7 @@ def page_allocation_failure(m: Machine, gfp: int, order: int) -> str:
     """The report of a request that failed, with the memory of the zones it could have used."""
     lines = [
         (
-            f"{COMM}: page allocation failure: order:{order}, mode:{gfp:#x}({show_gfp_flags(gfp)}), "
+            f"{m.context.comm}: page allocation failure: order:{order}, mode:{gfp:#x}({show_gfp_flags(gfp)}), "
             "nodemask=(null),cpuset=/,mems_allowed=0"
         ),
         cpu_line(m),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kmemlab import events
 from kmemlab.buddy import freed
 from kmemlab.events import Event, expand
+from kmemlab.explain_reclaim import explain_reclaim
 from kmemlab.explain_slab import explain_slab, page_notes
 from kmemlab.gfp import MIGRATE_NAMES, show_gfp_flags
 from kmemlab.mmzone import ALLOC_MIN_RESERVE, ALLOC_NON_BLOCK
@@ -154,17 +155,31 @@ def _request_steps(trail: tuple[Event, ...]) -> list[Step]:
 
 
 def _folded(steps: list[Step]) -> list[Step]:
-    """Tell a walk over the zones that repeats the one before in a single step."""
+    """Tell rounds that repeat the one before in a single step, which says how many they were."""
     starts = [i for i, step in enumerate(steps) if step.function == "get_page_from_freelist"]
-    out = list(steps)
-    for first, second in reversed(list(pairwise(starts))):
-        length = second - first
-        one, two = steps[first:second], steps[second : second + length]
-        if [(s.say, s.why) for s in one] == [(s.say, s.why) for s in two]:
-            told = [event for step in two for event in step.events]
-            again = replace(two[0], say="look once more: the same numbers, the same answer", why="", verdict=False)
-            out[second : second + length] = [replace(again, events=tuple(told))]
-    return out
+    if not starts:
+        return steps
+    out, before = list(steps[: starts[0]]), list[Step]()
+    repeats: list[list[Step]] = []
+    for first, end in pairwise([*starts, len(steps)]):
+        group = steps[first:end]
+        if [step.say for step in group] == [step.say for step in before]:
+            repeats.append(group)
+            continue
+        out += _again(repeats)
+        out += group
+        before, repeats = group, []
+    return out + _again(repeats)
+
+
+def _again(repeats: list[list[Step]]) -> list[Step]:
+    if not repeats:
+        return []
+    told = tuple(event for group in repeats for step in group for event in step.events)
+    times = "once more" if len(repeats) == 1 else f"{len(repeats)} times more"
+    return [
+        replace(repeats[0][0], say=f"{times}: the same numbers, the same answer", why="", verdict=False, events=told)
+    ]
 
 
 def _attempt(event: events.LabAttempt, *, first: bool) -> Step:
@@ -285,7 +300,7 @@ def _other(event: Event) -> list[Step]:
         return [Step("page_alloc", "__alloc_pages_slowpath", FILE, "NULL", event.reason, False, events=(event,))]
     if isinstance(event, events.LabMisuse):
         return [Step("page_alloc", "__free_pages", FILE, event.text, "", False, events=(event,))]
-    return []
+    return explain_reclaim(event)
 
 
 def _free(first: events.LabFree, trail: tuple[Event, ...], note: str) -> Story:

@@ -10,6 +10,8 @@ from kmemlab.mmzone import Page
 
 __all__ = ["KernelLog"]
 
+TAINT_LETTERS = "FSRMBUDAWCIOELKXTN"  # after the first, G or P; Kernel: taint_flags, kernel/panic.c
+
 
 class KernelLog:
     """The part of a ``Machine`` that talks. Kernel: kernel/printk, kernel/panic.c."""
@@ -40,8 +42,12 @@ class KernelLog:
 
     def warn_alloc(self: Any, gfp: int, order: int) -> None:
         """The report of a failed request, once in ten seconds. Kernel: warn_alloc, mm/page_alloc.c."""
-        if not gfp & 0x2000 and self.warn_once("page allocation failure"):
+        if not gfp & 0x2000 and self.once_in(10_000, "page allocation failure"):
             self.printk(dmesg.page_allocation_failure(self, gfp, order))
+
+    def mem_info(self: Any, highest_zoneidx: int) -> list[str]:
+        """The lines of a memory report. Kernel: show_mem, lib/show_mem.c."""
+        return dmesg.show_free_areas(self, highest_zoneidx)
 
     def bad_page(self: Any, page: Page, why: str) -> None:
         """``BUG: Bad page state``. Kernel: bad_page, mm/page_alloc.c."""
@@ -69,7 +75,9 @@ class KernelLog:
 
     def print_tainted(self) -> str:
         """Kernel: print_tainted, kernel/panic.c."""
-        return "Tainted: G    B             " if self.taints else "Not tainted"
+        if not self.taints:
+            return "Not tainted"
+        return "Tainted: G" + "".join(letter if letter in self.taints else " " for letter in TAINT_LETTERS)
 
     def vm_bug_on_page(self: Any, page: Page, condition: str) -> str:
         """Log what a kernel with DEBUG_VM says before it stops, and return it."""

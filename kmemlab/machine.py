@@ -6,7 +6,7 @@ All state hangs on it; two machines never share anything. The functions are thos
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,13 @@ from kmemlab import (
     observe,
     page_alloc,
     page_free,
+    page_slowpath,
     slab_common,
     slabinfo,
     slub,
 )
 from kmemlab.check import CheckResult, check_machine
+from kmemlab.context import Context, ContextMachine
 from kmemlab.events import Event, Trace, expand
 from kmemlab.from_procfs import NOTE, zones_from_procfs
 from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
@@ -39,11 +41,13 @@ from kmemlab.mmzone import (
 )
 from kmemlab.pcplist import update_limit
 from kmemlab.recording import Recording, load_recording, zones_from_state
+from kmemlab.sched import SchedMachine
 from kmemlab.slab_machine import SlabMachine
 from kmemlab.slub_def import KmemCache
 from kmemlab.snapshot import CacheSnapshot, Snapshot
 from kmemlab.story import Story
 from kmemlab.twin import twin_of
+from kmemlab.workload import WorkloadMachine
 
 __all__ = ["CONFIGS", "RULES", "Machine"]
 
@@ -55,10 +59,10 @@ RULES = frozenset({
 
 # Build options that change what the allocators do. Debian's kernel has SLAB_FREELIST_RANDOM: here it is off unless
 # asked for, so that lessons can predict which object comes next.
-CONFIGS = frozenset({"DEBUG_VM", "SLAB_FREELIST_RANDOM"})
+CONFIGS = frozenset({"DEBUG_VM", "DEBUG_ATOMIC_SLEEP", "SLAB_FREELIST_RANDOM"})
 
 
-class Machine(SlabMachine):
+class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
     """A computer with Linux's page allocator.
 
     ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``
@@ -74,30 +78,42 @@ class Machine(SlabMachine):
     __slots__ = (
         "__weakref__",
         "_cpu",
+        "_held_irqs",
         "_plans",
         "_recorded",
+        "_said_at",
         "_sysctls",
+        "_timer_count",
+        "_timers",
         "batch_scale",
         "calls",
         "careful",
         "carried",
         "changes",
+        "compact_states",
         "config",
+        "context",
         "cpus",
         "empty_zones",
         "events",
+        "files",
         "free_before",
         "highatomic",
         "kernel",
+        "kswapd_woken",
         "label",
         "last_page",
         "last_plan",
         "lost",
+        "lru",
         "memmap",
+        "next_pid",
         "nofragment",
         "note",
+        "now",
         "pindex",
         "plans",
+        "processes",
         "recording",
         "seed",
         "tainted",
@@ -149,14 +165,8 @@ class Machine(SlabMachine):
         seed: int = 0,
     ) -> None:
         """The state every machine has, however it was made."""
-        self.without = frozenset([without] if isinstance(without, str) else without)
-        if unknown := self.without - RULES:
-            raise ValueError(f"without={sorted(unknown)}: no such rule; the rules are {', '.join(sorted(RULES))}")
-        self.config = frozenset([config] if isinstance(config, str) else config)
-        if unknown := self.config - CONFIGS:
-            raise ValueError(
-                f"config={sorted(unknown)}: the model knows the build options {', '.join(sorted(CONFIGS))}"
-            )
+        self.without = _known("without", without, RULES)
+        self.config = _known("config", config, CONFIGS)
         self.kernel = profile
         self.label = label
         self.note = ""
@@ -181,8 +191,11 @@ class Machine(SlabMachine):
         self._plans: list[list[dict[int, Any]]] = [[{} for _ in range(2 * MAX_ORDER)] for _ in range(cpus)]
         self._cpu = 0
         self._warned, self._log, self.taints = set(), [], set()
+        self.context = Context()
         self._sysctls = mm_init.default_sysctls(profile)
         self.seed = seed
+        self._start_sched()
+        self._start_workload()
         self._start_slab(options, seed)
 
     def _settle(self) -> None:
@@ -331,14 +344,14 @@ class Machine(SlabMachine):
     def remember(self, gfp: int, plan: Any) -> None:
         """Keep a decoded request, unless somebody listens or memory has contents: then every call goes the long
         way, which tells all and clears pages."""
-        if not self.events.subscribers and not self.memory.pages:
+        if not self.events.subscribers and not self.memory.pages and self.context.plain:
             self.plans[plan.order][gfp] = plan
 
     def _listen(self) -> None:
         listened = bool(self.events.subscribers)
         self.careful = self.tainted or listened
         unusual = listened or self.memory.pages or self.broken_lists or self.debug_caches
-        self.slab_fast = self.init_on_alloc and not unusual
+        self.slab_fast = self.init_on_alloc and self.context.plain and not unusual
         self.forget_plans()
 
     def zone_of(self, pfn: int) -> Zone | None:
@@ -376,14 +389,6 @@ class Machine(SlabMachine):
             self._recorded = []
             self.events.subscribe(self._recorded.append)
         return self._recorded
-
-    def drive(self, generator: Generator[None, None, Any]) -> Any:
-        """Run what may sleep until it ends. Nothing else runs on this machine yet, so a sleep ends at once."""
-        while True:
-            try:
-                next(generator)
-            except StopIteration as stop:
-                return stop.value
 
     # --- looking at it ------------------------------------------------------------------------
 
@@ -426,6 +431,15 @@ class Machine(SlabMachine):
     def __repr__(self) -> str:
         free = ", ".join(f"{z.name} {z.free_pages()} of {z.managed}" for z in self.zones)
         return f"<Machine {self.label} {self.kernel.name}: pages free: {free}>"
+
+
+def _known(argument: str, names: Iterable[str], known: frozenset[str]) -> frozenset[str]:
+    """The names as a set. Errors: ValueError for one the model does not know."""
+    given = frozenset([names] if isinstance(names, str) else names)
+    if unknown := given - known:
+        what = "no such rule; the rules are" if argument == "without" else "the model knows the build options"
+        raise ValueError(f"{argument}={sorted(unknown)}: {what} {', '.join(sorted(known))}")
+    return given
 
 
 _NOWHERE = Zone("", -1, 0, 0, 0, 0)
@@ -476,4 +490,5 @@ for _function in (
     kmalloc.kvfree,
 ):
     setattr(Machine, _function.__name__, _function)
+Machine.slow_path = page_slowpath.__alloc_pages_slowpath  # type: ignore[attr-defined]
 Machine.get_order = staticmethod(get_free_pages.get_order)  # type: ignore[attr-defined]

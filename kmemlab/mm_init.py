@@ -35,6 +35,7 @@ __all__ = [
     "pageblocks",
     "parse_cmdline",
     "parse_memory",
+    "parse_size",
     "ram_ranges",
     "setup_per_zone_lowmem_reserve",
     "setup_per_zone_wmarks",
@@ -45,11 +46,24 @@ __all__ = [
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
-def parse_memory(text: str | int) -> int:
-    """Pages of a size such as "512M", "4G" or a number of bytes (the kernel's own ``memparse`` units).
+def parse_size(text: str | int) -> int:
+    """Pages of a size such as "512M", "4G" or a number of bytes, rounded down. Kernel: memparse, lib/cmdline.c.
 
     Errors: ValueError that names the text.
     """
+    word = str(text).strip().upper().removesuffix("IB").removesuffix("B")
+    shift = _UNITS.get(word[-1:], 0)
+    try:
+        size = int(word[:-1] if shift else word) << shift
+    except ValueError:
+        raise ValueError(f"{text!r} is not a size; write it as '200M' or '4G'") from None
+    if size < 0:
+        raise ValueError(f"{text!r}: a size is not negative")
+    return size >> PAGE_SHIFT
+
+
+def parse_memory(text: str | int) -> int:
+    """Pages of a machine's memory such as "512M" or a number of bytes. Errors: ValueError that names the text."""
     word = str(text).strip().upper().removesuffix("IB").removesuffix("B")
     shift = _UNITS.get(word[-1:], 0)
     try:

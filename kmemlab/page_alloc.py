@@ -8,7 +8,7 @@ events and the first zone's per-CPU list has what is asked, a call is a look-up 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from kmemlab import events
@@ -16,20 +16,16 @@ from kmemlab.buddy import (
     __rmqueue_smallest,
     reserve_highatomic_pageblock,
     rmqueue_buddy,
-    unreserve_highatomic_pageblock,
 )
+from kmemlab.context import might_alloc
 from kmemlab.gfp import gfp_migratetype, gfp_zone
 from kmemlab.mmzone import (
-    ALLOC_CPUSET,
     ALLOC_HIGHATOMIC,
     ALLOC_KSWAPD,
-    ALLOC_MIN_RESERVE,
     ALLOC_NO_WATERMARKS,
     ALLOC_NOFRAGMENT,
-    ALLOC_NON_BLOCK,
     MAX_ORDER,
     MIGRATE_PCPTYPES,
-    PAGE_ALLOC_COSTLY_ORDER,
     WMARK_LOW,
     WMARK_MIN,
     WMARK_NAMES,
@@ -40,8 +36,9 @@ from kmemlab.mmzone import (
     unusable_free,
 )
 from kmemlab.null import NULL, Null
-from kmemlab.page_free import drain_all_pages
 from kmemlab.pcplist import refilled, rmqueue_bulk
+from kmemlab.reclaim_events import LabContext
+from kmemlab.sched import Stuck
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -53,7 +50,6 @@ __all__ = [
     "alloc_pages_bulk",
     "began",
     "get_page_from_freelist",
-    "gfp_to_alloc_flags",
     "plan_for",
     "rmqueue",
     "zone_watermark_fast",
@@ -220,6 +216,10 @@ def __alloc_pages(m: Machine, gfp: int, order: int) -> Page | Null:
     trail = m.trail
     trail.clear()
     trail.append((events.LabRequest, gfp, order, m.cpu))
+    if plan is not None and not m.context.plain:
+        allowed = might_alloc(m, gfp)
+        trail.append((LabContext, m.context.words, allowed))
+        plan = plan_for(m, allowed, order) if allowed != gfp else plan
     page: Page | None = None
     if plan is None:
         if not gfp & 0x2000 and m.warn_once("order"):
@@ -228,10 +228,18 @@ def __alloc_pages(m: Machine, gfp: int, order: int) -> Page | Null:
     else:
         page = get_page_from_freelist(m, plan, plan.alloc_flags)
         if page is None:
-            page = m.drive(__alloc_pages_slowpath(m, plan))
+            try:
+                page = m.drive(m.slow_path(plan))
+            except Stuck:
+                trail.append((events.LabNull, "the request would loop for ever"))
+                if m.events.subscribers:
+                    m.emit()
+                raise
     if page is not None:
         trail.append((events.LabReturn, page.zone.name, page.pfn, order, page.mt))
         clear_new_pages(m, gfp, page.pfn, order)
+    if m.kswapd_woken and m.context.may_sleep:
+        m.run_kswapd()
     if m.events.subscribers:
         m.emit()
     return NULL if page is None else page
@@ -342,81 +350,6 @@ def rmqueue(m: Machine, zone: Zone, plan: Plan, alloc_flags: int) -> Page | None
         zone.boosted = False
         trail.append((events.MmVmscanWakeupKswapd, zone.name, 0, 0))
     return page
-
-
-def gfp_to_alloc_flags(gfp: int, order: int) -> int:
-    """The rights of a request on the slow path. Kernel: gfp_to_alloc_flags, mm/page_alloc.c."""
-    flags = WMARK_MIN | ALLOC_CPUSET | gfp & (ALLOC_MIN_RESERVE | ALLOC_KSWAPD)
-    if not gfp & 0x400:
-        if not gfp & 0x80000:
-            flags |= ALLOC_NON_BLOCK
-            if order > 0 and flags & ALLOC_MIN_RESERVE:
-                flags |= ALLOC_HIGHATOMIC
-        if flags & ALLOC_MIN_RESERVE:
-            flags &= ~ALLOC_CPUSET
-    return flags
-
-
-def __perform_reclaim(m: Machine, plan: Plan) -> Generator[None, None, int]:
-    """Direct reclaim: pages freed. A machine without page cache has nothing to reclaim."""
-    yield
-    return 0
-
-
-def __alloc_pages_slowpath(m: Machine, plan: Plan) -> Generator[None, None, Page | None]:
-    """What follows when no zone is above ``low``: wake kswapd, the reserves, reclaim. May sleep at a ``yield``.
-
-    Left out so far: compaction and the OOM killer; a request that would reach them gets NULL and is told so.
-    """
-    gfp, order = plan.gfp, plan.order
-    if gfp & 0x600 == 0x600 and m.warn_once("atomic reclaim"):
-        m.warn("mm/page_alloc.c:5118 __alloc_pages_slowpath.constprop.0+0xccc/0xe70")
-    alloc_flags = gfp_to_alloc_flags(gfp, order)
-    for attempt in range(2):
-        if alloc_flags & ALLOC_KSWAPD:
-            m.trail.append((events.MmVmscanWakeupKswapd, plan.zone.name, order, gfp))
-        if attempt and gfp & 0x20000 and not gfp & 0x80000:
-            alloc_flags = ALLOC_NO_WATERMARKS | alloc_flags & ALLOC_KSWAPD
-        page = get_page_from_freelist(m, plan, alloc_flags)
-        if page is not None:
-            return page
-    if not gfp & 0x400:
-        _nopage(m, plan, "the mask has no __GFP_DIRECT_RECLAIM, so nothing more is tried")
-        return None
-    retries = 0
-    while True:
-        progress = yield from __perform_reclaim(m, plan)
-        m.trail.append((events.LabReclaim, progress, retries))
-        if progress:
-            page = get_page_from_freelist(m, plan, alloc_flags)
-            if page is None:
-                unreserve_highatomic_pageblock(plan.zones, plan.migratetype, False)
-                drain_all_pages(m)
-                page = get_page_from_freelist(m, plan, alloc_flags)
-            if page is not None:
-                return page
-        if gfp & 0x10000:
-            _nopage(m, plan, "__GFP_NORETRY: one round of reclaim, then NULL")
-            return None
-        if order > PAGE_ALLOC_COSTLY_ORDER and not gfp & 0x4000:
-            _nopage(m, plan, f"order {order} is costly (above {PAGE_ALLOC_COSTLY_ORDER}): one round, then NULL")
-            return None
-        retries = 0 if progress and order <= PAGE_ALLOC_COSTLY_ORDER else retries + 1
-        if retries > 16:
-            if unreserve_highatomic_pageblock(plan.zones, plan.migratetype, True):
-                retries = 0
-            else:
-                _nopage(m, plan, "16 fruitless rounds of reclaim; the kernel would now call the OOM killer")
-                return None
-        page = get_page_from_freelist(m, plan, alloc_flags)
-        if page is not None:
-            return page
-
-
-def _nopage(m: Machine, plan: Plan, reason: str) -> None:
-    """The request fails: the log gets the kernel's report unless the mask says NOWARN."""
-    m.trail.append((events.LabNull, reason))
-    m.warn_alloc(plan.gfp, plan.order)
 
 
 def alloc_pages_bulk(m: Machine, nr_pages: int, gfp: int = 0xCC0) -> list[Page]:

@@ -19,6 +19,7 @@ from kmemlab.mmzone import (
     MIGRATE_PCPTYPES,
     Zone,
 )
+from kmemlab.reclaim_events import MmCompactionTryToCompactPages
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -99,7 +100,7 @@ def _ask(copy: Machine, gfp: int, order: int) -> Verdict:
                 event.zone, event.free, event.unusable, event.mark, event.protection, event.enough, event.block,
                 limits[event.zone][1 if wide else 0],
             )  # fmt: skip
-        elif isinstance(event, events.LabReclaim):
+        elif isinstance(event, (events.LabReclaim, MmCompactionTryToCompactPages)):
             kind = "wait"
         elif isinstance(event, events.LabPcp) and event.hit:
             via = f"CPU {event.cpu}'s list"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kmemlab import slub_debug, slub_report
 from kmemlab.address import Address
 from kmemlab.boot_caches import BOOT_CACHES
+from kmemlab.context import might_sleep
 from kmemlab.events import KmemCacheAlloc, KmemCacheFree
 from kmemlab.null import NULL, KernelBug, Null
 from kmemlab.size_classes import LADDERS
@@ -175,7 +176,11 @@ def kmem_cache_create(
     4032
     """
     _check_create(m, name, size, align, flags, ctor)
+    might_sleep(m, "kernel/locking/mutex.c:283")
     wrong = bool(flags & ~SLAB_FLAGS_PERMITTED)
+    if m.context.in_interrupt and "DEBUG_VM" in m.config:  # kmem_cache_sanity_check
+        m.printk(f"kmem_cache_create({name}) integrity check failed")
+        wrong = True
     if not wrong:
         s = find_mergeable(m, size, align, flags, name, ctor)
         if s is not None:
@@ -360,6 +365,9 @@ def kmem_cache_destroy(m: Machine, s: KmemCache) -> None:
     if isinstance(s, Null) or s is None:
         return
     _check_cache("kmem_cache_destroy", s)
+    might_sleep(m, "include/linux/percpu-rwsem.h:49")
+    if m.irqs_disabled():
+        raise KernelBug(m.oops("kernel BUG at mm/slub.c:4425!\ninvalid opcode: 0000 [#1] PREEMPT SMP NOPTI", cut=True))
     m.begin_slab_call()
     m.changes += 1
     s.refcount -= 1

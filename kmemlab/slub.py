@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmemlab import slub_debug
 from kmemlab.address import Address
+from kmemlab.context import SCHED_MM, might_sleep
 from kmemlab.events import LabSlab
 from kmemlab.gfp import show_gfp_flags
 from kmemlab.null import NULL, KernelBug, Null
@@ -54,7 +55,9 @@ def slab_step(what: str, slab: Slab, p: int, count: int) -> LabSlab:
 
 
 def slab_alloc(m: Machine, s: KmemCache, gfp: int, orig_size: int) -> Address | Null:
-    """One object, or NULL: this CPU's list first. Kernel: slab_alloc_node."""
+    """One object, or NULL: this CPU's list first. Kernel: slab_alloc_node, slab_pre_alloc_hook."""
+    if gfp & 0x400:
+        might_sleep(m, SCHED_MM)
     c = s.cpu_slab[m._cpu]
     slab, p = c.slab, None
     if c.freelist and slab is not None:

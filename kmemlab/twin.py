@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmemlab.events import Trace
 from kmemlab.slab_machine import SlabMachine
+from kmemlab.workload import twin_workload
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -20,11 +21,16 @@ _OWN = (
     "large",
     "live",
     "slabs",
+    "_held_irqs",
     "_plans",
     "_recorded",
+    "_timers",
     "events",
+    "files",
+    "lru",
     "memmap",
     "plans",
+    "processes",
     "trail",
     "zonelist",
 )
@@ -62,11 +68,17 @@ def twin_of(m: Machine, *, lazy: bool = False) -> Machine:
             setattr(twin, name, value if name in _SHARED else copy.deepcopy(value, memo))
     twin.zonelist = tuple(zones[zone] for zone in m.zonelist)
     twin.memmap = m.memmap.twin(zones, twin._make_page, lazy=lazy)
-    if lazy:
+    twin._held_irqs = []
+    if lazy:  # it has nothing to reclaim either: a request that would have to wait says so, that is enough
+        now = twin.now
+        twin._start_workload()
+        twin._start_sched()
+        twin.now, twin.lru.failures = now, 16
         twin._start_slab({}, 0)
         twin.pages_only = True
     else:
         _twin_objects(m, twin, memo)
+        twin_workload(m, twin)
     for zone, its in zones.items():
         its.marks_changed = twin.forget_plans
         for pcp, empty in zip(zone.pcps, its.pcps, strict=True):

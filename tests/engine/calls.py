@@ -25,7 +25,9 @@ from kmemlab import (
     GFP_NOWAIT,
     GFP_TRANSHUGE,
     GFP_USER,
+    NULL,
     Machine,
+    Stuck,
 )
 from kmemlab.mmzone import MAX_ORDER, MIGRATE_TYPES
 
@@ -43,6 +45,14 @@ SYSCTLS = (
     ("vm.watermark_boost_factor", (0, 15000)),
     ("vm.lowmem_reserve_ratio", ([256, 256, 32, 0, 0], [0, 0, 0, 0, 0], [8, 8, 8, 0, 0])),
 )
+
+
+def asked(m: Machine, gfp: int, order: int) -> Any:
+    """alloc_pages, with NULL for a request that would loop for ever on a machine without anything to reclaim."""
+    try:
+        return m.alloc_pages(gfp, order)
+    except Stuck:
+        return NULL
 
 
 def random_calls(m: Machine, seed: int, count: int, held: list[tuple[Any, int]]) -> Iterator[tuple[Any, ...]]:
@@ -67,7 +77,7 @@ def random_calls(m: Machine, seed: int, count: int, held: list[tuple[Any, int]])
             yield "cpu", m.cpu
         elif x < (0.62 if filling else 0.40) or not held:
             gfp, order = r.choice(MASKS) | __GFP_NOWARN, r.choice(ORDERS)
-            page = m.alloc_pages(gfp, order)
+            page = asked(m, gfp, order)
             if page:
                 held.append((page, order))
             yield "alloc", int(gfp), order, page.pfn if page else -1

@@ -22,7 +22,8 @@ from kmemlab import (
     events,
 )
 from kmemlab.mmzone import ALLOC_HIGHATOMIC, ALLOC_MIN_RESERVE, ALLOC_NON_BLOCK
-from kmemlab.page_alloc import Plan, gfp_to_alloc_flags, zone_watermark_fast
+from kmemlab.page_alloc import Plan, zone_watermark_fast
+from kmemlab.page_slowpath import gfp_to_alloc_flags
 
 
 def exhaust(m: Machine, gfp: int, order: int = 0) -> int:
@@ -183,6 +184,7 @@ def test_only_gfp_atomic_forgets_the_boost(m: Machine) -> None:
 )
 def test_rounds_of_reclaim(m: Machine, extra: int, rounds: int) -> None:
     """Facts 12.5: with nothing to reclaim, one round for NORETRY, seventeen before the OOM killer."""
+    m.sysctl("watermark_boost_factor", 0)
     exhaust(m, GFP_NOWAIT | __GFP_NOWARN)
     trace = m.trace()
     assert m.alloc_pages(GFP_KERNEL | extra | __GFP_NOWARN, 0) is NULL

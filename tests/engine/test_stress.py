@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from kmemlab import GFP_KERNEL, KernelBug, Machine
-from tests.engine.calls import MASKS, free_all, free_blocks, random_calls, state
+from tests.engine.calls import MASKS, asked, free_all, free_blocks, random_calls, state
 
 FULL = os.environ.get("KMEMLAB_STRESS") == "full"
 SEEDS = range(10) if FULL else range(3)
@@ -108,7 +108,7 @@ class SmallMachine(RuleBasedStateMachine):
 
     @rule(target=pages, gfp=st.sampled_from(MASKS), order=st.integers(0, 10))
     def alloc(self, gfp, order):
-        page = self.m.alloc_pages(gfp | 0x2000, order)
+        page = asked(self.m, gfp | 0x2000, order)
         if page:
             assert page.refcount == 1
             assert page.pfn % (1 << order) == 0
@@ -178,7 +178,7 @@ def test_whatever_the_caller_does_our_books_stay_right(seed: int) -> None:
         for _ in range(120):
             m.cpu = rng.randrange(2)
             if rng.random() < 0.5 or not held:
-                page = m.alloc_pages(rng.choice(MASKS) | 0x2000, rng.choice((0, 0, 1, 2, 3, 4, 6)))
+                page = asked(m, rng.choice(MASKS) | 0x2000, rng.choice((0, 0, 1, 2, 3, 4, 6)))
                 held += [page] if page else []
             elif gone and rng.random() < 0.2:
                 broken += 1

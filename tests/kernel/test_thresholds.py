@@ -11,7 +11,8 @@ import pytest
 from kmemlab import Machine
 from kmemlab.gfp import MIGRATE_NAMES
 from kmemlab.mmzone import ALLOC_NO_WATERMARKS, MAX_ORDER, MIGRATE_TYPES
-from kmemlab.page_alloc import Plan, gfp_to_alloc_flags, zone_watermark_fast
+from kmemlab.page_alloc import Plan, zone_watermark_fast
+from kmemlab.page_slowpath import gfp_to_alloc_flags
 
 DATA = json.loads(gzip.decompress((Path(__file__).resolve().parent / "recordings" / "thresholds.json.gz").read_bytes()))
 RUNS = [(shape, run) for shape, table in DATA.items() for run in table["runs"]]

@@ -36,6 +36,8 @@ def test_headline_and_twin_say_what_the_machine_does(m: Machine) -> None:
         for name, gfp in MASKS.items():
             page = m.copy().alloc_pages(gfp, order)
             said = next(part for part in parts if part.startswith(f"{name} "))
+            if "may wait" in said:
+                continue  # it may be served then, and it may not
             if page is not NULL:
                 assert f" {page.zone.name}, frame {page.pfn}, " in said
             else:
