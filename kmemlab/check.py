@@ -16,6 +16,7 @@ from kmemlab.mmzone import (
     pindex_to_order,
 )
 from kmemlab.slub_def import KmemCache, Slab
+from kmemlab.vmscan import LISTS
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -65,7 +66,24 @@ def check_machine(m: Machine) -> CheckResult:
         assert m.tainted or not overlap, f"{zone.name}: frames {sorted(overlap)[:4]} are free and handed out"
         doubly |= overlap | {pfn for pfn, times in listed.items() if times > 1}
     _check_slabs(m)
+    _check_lru(m)
     return CheckResult(tuple(m.lost), tuple(sorted(doubly)), free, tuple(m.misused_objects))
+
+
+def _check_lru(m: Machine) -> None:
+    """Each reclaimable page is on one list, in use, and its owner knows it; owners have no other pages."""
+    lists: Counter[int] = Counter()
+    owners: dict[int, tuple[object, set[int]]] = {}
+    for name in LISTS:
+        for pfn, owner in getattr(m.lru, name).items():
+            lists[pfn] += 1
+            owners.setdefault(id(owner), (owner, set()))[1].add(pfn)
+            assert m.memmap[pfn].refcount == 1, f"pfn {pfn} is on {name} and has no reference"
+    assert all(count == 1 for count in lists.values()), "a page is on two lists"
+    for owner, pfns in owners.values():
+        assert pfns == owner.pages, f"{owner} has other pages than the lists say"  # type: ignore[attr-defined]
+    assert m.lru.dirty <= lists.keys()
+    assert 0 <= m.lru.swap_free <= m.lru.swap_total
 
 
 def _check_slabs(m: Machine) -> None:

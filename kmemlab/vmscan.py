@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEF_PRIORITY",
+    "LISTS",
+    "MAX_RECLAIM_RETRIES",
     "SWAP_CLUSTER_MAX",
     "Lru",
     "allow_direct_reclaim",
