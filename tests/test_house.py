@@ -30,6 +30,7 @@ MAX_TWO_SITTINGS = 170 * 1024  # a lesson that says "# Part 2": 18 questions and
 # A new module gets a line here; one that builds on a neighbour of its floor stands half a floor higher.
 FLOORS: dict[str, float] = {
     "gfp": 0,
+    "gfp_facts": 0.5,
     "address": 0,
     "events": 0,
     "snapshot": 0,

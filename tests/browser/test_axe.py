@@ -13,7 +13,17 @@ from axe_playwright_python.sync_playwright import Axe
 
 import kmemlab_widgets
 from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
-from kmemlab_widgets import Dmesg, FreeLists, Lesson, OrderSlider, RequestPath, SizeClasses, SlabView, ZoneMap
+from kmemlab_widgets import (
+    Dmesg,
+    FlagPicker,
+    FreeLists,
+    Lesson,
+    OrderSlider,
+    RequestPath,
+    SizeClasses,
+    SlabView,
+    ZoneMap,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -66,6 +76,11 @@ def exercise(*, tried: bool) -> Any:
 CASES: dict[str, list[Callable[[], Any]]] = {
     "Dmesg": [lambda: Dmesg(machine()), lambda: Dmesg(REPORT.read_text(encoding="utf-8"))],
     "ZoneMap": [lambda: ZoneMap(machine()), lambda: ZoneMap(Machine("linux-6.1", memory="4T"))],
+    "FlagPicker": [
+        lambda: FlagPicker(machine()),
+        lambda: FlagPicker(0x61F, kernel="linux-2.6.11"),
+        lambda: FlagPicker(0x603),
+    ],
     "FreeLists": [lambda: FreeLists(machine())],
     "OrderSlider": [lambda: OrderSlider(machine(), order=4)],
     "RequestPath": [lambda: RequestPath(machine())],

@@ -2,6 +2,7 @@
 
 from kmemlab_widgets.cards import Exercise, Predict
 from kmemlab_widgets.dmesg import Dmesg
+from kmemlab_widgets.flagpicker import FlagPicker
 from kmemlab_widgets.freelists import FreeLists
 from kmemlab_widgets.lesson import Lesson
 from kmemlab_widgets.orderslider import OrderSlider
@@ -13,6 +14,7 @@ from kmemlab_widgets.zonemap import ZoneMap
 __all__ = [
     "Dmesg",
     "Exercise",
+    "FlagPicker",
     "FreeLists",
     "Lesson",
     "OrderSlider",
