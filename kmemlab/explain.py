@@ -163,11 +163,14 @@ def _folded(steps: list[Step]) -> list[Step]:
     repeats: list[list[Step]] = []
     for first, end in pairwise([*starts, len(steps)]):
         group = steps[first:end]
-        if [step.say for step in group] == [step.say for step in before]:
-            repeats.append(group)
+        same, more = group[: len(before)], group[len(before) :]
+        if before and [step.say for step in same] == [step.say for step in before]:
+            repeats.append(same)
+            if more:  # the same walk, and then something new
+                out += [*_again(repeats), *more]
+                before, repeats = [], []
             continue
-        out += _again(repeats)
-        out += group
+        out += [*_again(repeats), *group]
         before, repeats = group, []
     return out + _again(repeats)
 
@@ -178,7 +181,9 @@ def _again(repeats: list[list[Step]]) -> list[Step]:
     told = tuple(event for group in repeats for step in group for event in step.events)
     times = "once more" if len(repeats) == 1 else f"{len(repeats)} times more"
     return [
-        replace(repeats[0][0], say=f"{times}: the same numbers, the same answer", why="", verdict=False, events=told)
+        replace(
+            repeats[0][0], say=f"look {times}: the same numbers, the same answer", why="", verdict=False, events=told
+        )
     ]
 
 
@@ -294,7 +299,7 @@ def _other(event: Event) -> list[Step]:
         return [Step("vmscan", "wakeup_kswapd", "mm/vmscan.c", "kswapd is woken", why, None, events=(event,))]
     if isinstance(event, events.LabReclaim):
         say = f"direct reclaim freed {_pages(event.progress)}"
-        why = f"{event.retries} fruitless rounds before"
+        why = f"{event.retries} fruitless round{'' if event.retries == 1 else 's'} before"
         return [Step("vmscan", "try_to_free_pages", "mm/vmscan.c", say, why, event.progress > 0, events=(event,))]
     if isinstance(event, events.LabNull):
         return [Step("page_alloc", "__alloc_pages_slowpath", FILE, "NULL", event.reason, False, events=(event,))]

@@ -190,9 +190,32 @@ _table_6_12 = _table(_BITS_6_12, _COMBINATIONS_6_12)
 for _name in ("GFP_TRANSHUGE_LIGHT", "GFP_TRANSHUGE"):
     _table_6_12[_name] = TABLE_6_1[_name]
 
+# Between: the low bits of 2.6.11 stayed until 4.20, those above moved; 5.0 has the values of 6.1.
+_BITS_3_10 = {name: value for name, value in _BITS_2_6_11.items() if name != "__GFP_NO_GROW"} | {
+    "__GFP_DMA32": 0x04, "__GFP_MOVABLE": 0x08, "__GFP_MEMALLOC": 0x2000, "__GFP_NOMEMALLOC": 0x10000,
+    "__GFP_HARDWALL": 0x20000, "__GFP_THISNODE": 0x40000, "__GFP_RECLAIMABLE": 0x80000, "__GFP_WRITE": 0x1000000,
+}  # fmt: skip
+_COMBINATIONS_3_10 = _COMBINATIONS_2_6_11 | {
+    "GFP_USER": "GFP_KERNEL __GFP_HARDWALL", "GFP_DMA32": "__GFP_DMA32", "GFP_HIGHUSER": "GFP_USER __GFP_HIGHMEM",
+    "GFP_HIGHUSER_MOVABLE": "GFP_HIGHUSER __GFP_MOVABLE",
+}  # fmt: skip
+
+
+def _bits_4(direct: int, write: int, kswapd: int, retry: str, *, cold: bool = True) -> dict[str, int]:
+    """The bits of a 4.x kernel from 4.4 on: __GFP_WAIT is gone, what took its place moved twice."""
+    bits = {name: value for name, value in _BITS_3_10.items() if name not in ("__GFP_WAIT", "__GFP_REPEAT")}
+    bits |= {"__GFP_RECLAIMABLE": 0x10, "__GFP_ATOMIC": 0x80000, "__GFP_ACCOUNT": 0x100000, retry: 0x400}
+    bits |= {"__GFP_DIRECT_RECLAIM": direct, "__GFP_WRITE": write, "__GFP_KSWAPD_RECLAIM": kswapd}
+    return bits if cold else {name: value for name, value in bits.items() if name != "__GFP_COLD"}
+
+
 FLAGS: dict[str, dict[str, gfp_t]] = {
     "linux-6.1": TABLE_6_1,
     "linux-6.12": _table_6_12,
+    "linux-4.19": _table(_bits_4(0x200000, 0x800000, 0x400000, "__GFP_RETRY_MAYFAIL", cold=False), _COMBINATIONS_6_1),
+    "linux-4.14": _table(_bits_4(0x400000, 0x800000, 0x1000000, "__GFP_RETRY_MAYFAIL"), _COMBINATIONS_6_1),
+    "linux-4.9": _table(_bits_4(0x400000, 0x1000000, 0x2000000, "__GFP_REPEAT"), _COMBINATIONS_6_1),
+    "linux-3.10": _table(_BITS_3_10, _COMBINATIONS_3_10),
     "linux-2.6.11": _table(_BITS_2_6_11, _COMBINATIONS_2_6_11),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 __all__ = ["CRIMES", "SlabReport", "read_slab_report", "read_slab_reports"]
 
@@ -72,6 +73,7 @@ class SlabReport:
     caller: str = ""
     suspect: str = ""
     lines: list[tuple[str, str]] = field(default_factory=list)
+    first: int = 0  # line of the log at which it begins, from 0
 
     @property
     def headline(self) -> str:
@@ -98,17 +100,14 @@ def read_slab_report(text: str) -> SlabReport:
 
 def read_slab_reports(text: str) -> list[SlabReport]:
     """Every slab report of a log, oldest first."""
-    pieces: list[list[str]] = [[]]
-    for line in text.splitlines():
-        plain = _STAMP.sub("", line)
-        if _STARTS.match(plain):
-            pieces.append([])
-        pieces[-1].append(plain)
+    lines = [_STAMP.sub("", line) for line in text.splitlines()]
+    starts = [0, *(i for i, line in enumerate(lines) if i and _STARTS.match(line))]
     reports: list[SlabReport] = []
-    for piece in pieces:
-        report = _read(piece)
+    for first, end in pairwise([*starts, len(lines)]):
+        report = _read(lines[first:end])
         if report is None:
             continue
+        report.first = first
         last = reports[-1] if reports else None
         ends = report.what.startswith("Slab cache still has objects")
         if ends and last and last.crime == report.crime and last.cache == report.cache and last.allocated:

@@ -31,6 +31,7 @@ MAX_TWO_SITTINGS = 170 * 1024  # a lesson that says "# Part 2": 18 questions and
 FLOORS: dict[str, float] = {
     "gfp": 0,
     "gfp_facts": 0.5,
+    "failure_reader": 0.5,
     "address": 0,
     "events": 0,
     "snapshot": 0,

@@ -9,7 +9,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from kmemlab.slub_reader import read_slab_reports
+from kmemlab.failure_reader import FailureReport, read_failure_reports
+from kmemlab.slub_reader import SlabReport, read_slab_reports
 from kmemlab_widgets.panel import STATIC, Panel, View, module
 from kmemlab_widgets.svg import Svg, fit
 from kmemlab_widgets.theme import css, number, plural
@@ -33,17 +34,16 @@ class Log:
 
 def read_log(text: str) -> Log:
     """Explain every report of a log. Pure."""
-    reports = read_slab_reports(text)
-    if not reports:
-        return Log(NO_REPORT, tuple((line, "") for line in text.splitlines()[-MOST:]), 0, 0)
-    lines: list[tuple[str, str]] = []
-    start = 0
+    lines = [(line, "") for line in text.splitlines()]
+    reports: list[SlabReport | FailureReport] = [*read_slab_reports(text), *read_failure_reports(text)]
+    reports.sort(key=lambda report: report.first)
     for report in reports:
-        start = len(lines)
-        lines += report.lines
-    cut = max(0, min(start, len(lines) - MOST))
+        for at, (line, words) in enumerate(report.lines, report.first):
+            lines[at] = (line, words or lines[at][1])
+    start = reports[-1].first if reports else 0
+    cut = max(0, min(start, len(lines) - MOST)) if reports else max(0, len(lines) - MOST)
     start += next((i for i, (_, words) in enumerate(lines[start:]) if words), 0)
-    return Log(reports[-1].headline, tuple(lines[cut:]), start - cut, len(reports))
+    return Log(reports[-1].headline if reports else NO_REPORT, tuple(lines[cut:]), max(0, start - cut), len(reports))
 
 
 def twin(log: Log, sub: str) -> str:

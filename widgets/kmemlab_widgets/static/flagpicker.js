@@ -64,10 +64,12 @@ class Picker {
       this.buttons.push([node, on]);
       return node;
     };
+    const versions = el("span", "versions");
+    for (const kernel of this.data.kernels)
+      versions.append(button(kernel.replace("linux-", ""), { kernel }, () => this.data.kernel === kernel));
     this.bar.replaceChildren(
       ...this.data.presets.map(([name, mask]) => button(name, { mask }, () => this.data.mask === mask)),
-      el("span", "gap"),
-      ...this.data.kernels.map((kernel) => button(kernel.replace("linux-", ""), { kernel }, () => this.data.kernel === kernel)),
+      versions,
     );
     this.boxes = [];
     this.bits.replaceChildren(

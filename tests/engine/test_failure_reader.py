@@ -1,0 +1,164 @@
+"""Reading failure reports: recorded ones, the model's own, ten written in other kernels' formats, damaged ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kmemlab import GFP_ATOMIC, GFP_KERNEL, Machine
+from kmemlab.failure_reader import read_failure_reports, version_of
+from kmemlab.gfp import show_gfp_flags
+
+RECORDED = Path(__file__).resolve().parents[1] / "kernel" / "recordings" / "dmesg"
+
+# The zone lines of four generations of kernels; numbers chosen so that one test fails and can be named.
+V2_6 = """{head}
+ [<c0136e51>] __alloc_pages+0x2d1/0x310
+DMA free:2048kB min:20kB low:24kB high:28kB active:0kB inactive:0kB present:16384kB pages_scanned:0
+protections[]: 0 880 880
+Normal free:{free}kB min:3756kB low:4692kB high:5632kB active:0kB inactive:0kB present:901120kB pages_scanned:0
+protections[]: 0 0 0
+DMA: 0*4kB 0*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 1*2048kB 0*4096kB = 2048kB
+Normal: {small}*4kB 0*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 0*2048kB 0*4096kB = {free}kB
+"""
+V3 = """{head}
+Pid: 0, comm: swapper Not tainted 3.10.0-327 #1
+Mem-Info:
+Normal free:{free}kB min:3756kB low:4692kB high:5632kB active_anon:0kB present:901120kB managed:880000kB
+lowmem_reserve[]: 0 0 0
+Normal: {small}*4kB (UEM) 0*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 0*2048kB 0*4096kB = {free}kB
+"""
+V4 = """{head}
+CPU: 0 PID: 77 Comm: nginx Not tainted {release}-amd64 #1
+Mem-Info:
+Node 0 DMA32 free:{free}kB min:4096kB low:5120kB high:6144kB active_anon:0kB present:1048576kB managed:1000000kB
+lowmem_reserve[]: 0 0 900 900
+Node 0 DMA32: {small}*4kB (UME) 0*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 0*2048kB 0*4096kB = {free}kB
+"""
+
+
+def report(form: str, head: str, free: int, release: str = "") -> str:
+    return form.format(head=head, free=free, small=free // 4, release=release)
+
+
+WRITTEN = [
+    (report(V2_6, "swapper: page allocation failure. order:1, mode:0x20", 8000), "linux-2.6.11", "GFP_ATOMIC",
+     "no block of order 1"),
+    (report(V2_6, "kswapd0: page allocation failure. order:0, mode:0x20", 1200), "linux-2.6.11", "GFP_ATOMIC",
+     "Normal: 300 pages free is not above 3/8 of min 353"),
+    (report(V2_6, "cp: page allocation failure. order:3, mode:0xd0", 9000), "linux-2.6.11", "GFP_KERNEL",
+     "no block of order 3"),
+    (report(V3, "swapper: page allocation failure: order:0, mode:0x20", 1400), "linux-3.10", "GFP_ATOMIC",
+     "Normal: 350 pages free is not above 3/8 of min 353"),
+    (report(V3, "java: page allocation failure: order:2, mode:0x40d0", 20000), "linux-3.10", "GFP_KERNEL|__GFP_COMP",
+     "no block of order 2"),
+    (report(V4, "nginx: page allocation failure: order:0, mode:0x2080020(GFP_ATOMIC)", 1500, "4.9.0"), "linux-4.9",
+     "GFP_ATOMIC", "DMA32: 375 pages free is not above 3/8 of min 384"),
+    (report(V4, "ksoftirqd/0: page allocation failure: order:0, mode:0x1080020(GFP_ATOMIC)", 1500, "4.14.90"),
+     "linux-4.14", "GFP_ATOMIC", "is not above 3/8 of min 384"),
+    (report(V4, "irq/18: page allocation failure: order:2, mode:0x484020(GFP_ATOMIC|__GFP_COMP)", 9000, "4.19.0"),
+     "linux-4.19", "GFP_ATOMIC|__GFP_COMP", "no block of order 2"),
+    (report(V4, "w: page allocation failure: order:5, mode:0xdc0(GFP_KERNEL|__GFP_ZERO), nodemask=", 90000, "5.4.0"),
+     "linux-6.1", "GFP_KERNEL|__GFP_ZERO", "no block of order 5"),
+    (report(V4, "irq/9: page allocation failure: order:0, mode:0x820(GFP_ATOMIC), nodemask=(null)", 1500, "6.8.0"),
+     "linux-6.12", "GFP_ATOMIC", "is not above 3/8 of min 384"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "kernel", "names", "verdict"), WRITTEN, ids=[row[0][:60] for row in WRITTEN])
+def test_written_reports(text: str, kernel: str, names: str, verdict: str) -> None:
+    (r,) = read_failure_reports(text)
+    assert (r.kernel, r.names) == (kernel, names)
+    assert verdict in r.verdict
+    assert str(r).startswith(r.headline)
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        (
+            "order0_atomic",
+            ["DMA32: 76 pages free is not above 3/8 of min 270; DMA: 74 pages free is not above 3/8 of min 22"],
+        ),
+        ("order10_atomic", ["no block of order 10"]),
+    ],
+)
+def test_recorded_reports(name: str, verdicts: list[str]) -> None:
+    path = RECORDED / f"{name}.txt"
+    if not path.is_file():
+        path = RECORDED.parents[2] / "lessons" / "recordings" / path.name
+    reports = read_failure_reports(path.read_text(encoding="utf-8"))
+    assert [r.kernel for r in reports] == ["linux-6.1"] * len(verdicts)
+    for r, verdict in zip(reports, verdicts, strict=True):
+        assert verdict in r.verdict
+
+
+def test_the_models_reports_are_read() -> None:
+    m = Machine("linux-6.1", memory="64M")
+    while m.alloc_pages(GFP_ATOMIC, 0):
+        pass
+    (r,) = read_failure_reports(m.dmesg())
+    zones = {zone.name: zone for zone in m.zones}
+    assert (r.comm, r.order, r.mode, r.kernel) == ("python", 0, 0xA20, "linux-6.1")
+    assert {name: zone.free for name, zone in r.zones.items()} == {n: z.nr_free_pages for n, z in zones.items()}
+    assert "3/8 of min" in r.verdict
+
+
+def test_an_oom_report_names_who_was_killed() -> None:
+    m = Machine("linux-6.1", memory="64M")
+    m.sysctl("watermark_boost_factor", 0)
+    m.process("hog", "20M")
+    with m.preempt_disable():
+        while m.alloc_pages(0x2000, 0):
+            pass
+    m.alloc_pages(GFP_KERNEL, 0)
+    (r,) = read_failure_reports(m.dmesg())
+    assert (r.kind, r.killed) == ("oom", "hog/80")
+    assert r.verdict == "reclaim found too little; hog/80 was killed"
+
+
+@pytest.mark.parametrize(
+    ("mode", "release", "names"),
+    [
+        (0x20, "3.18.0", "GFP_ATOMIC"), (0x2080020, "4.9.1", "GFP_ATOMIC"), (0x1080020, "4.14.3", "GFP_ATOMIC"),
+        (0x820, "6.8.1", "GFP_ATOMIC"), (0xD0, "2.6.32", "GFP_KERNEL"), (0xDC0, "6.9.0", "GFP_KERNEL|__GFP_ZERO"),
+        (0x800, "5.15.0", "GFP_NOWAIT"), (0x24000C0, "4.8.0", "GFP_KERNEL"), (0x14000C0, "4.13.0", "GFP_KERNEL"),
+        (0x6000C0, "4.18.0", "GFP_KERNEL"), (0x480020, "4.19.0", "GFP_ATOMIC"),
+    ],
+)  # fmt: skip
+def test_the_same_word_in_other_kernels(mode: int, release: str, names: str) -> None:
+    assert show_gfp_flags(mode, version_of(release)) == names
+
+
+def test_what_cannot_be_told() -> None:
+    head = "x: page allocation failure: order:0, mode:0xa20(GFP_ATOMIC)"
+    (r,) = read_failure_reports(head)
+    assert r.verdict == "cannot tell: no zone of the memory report is there"
+    (r,) = read_failure_reports(report(V4, head, 90000, "6.1.0"))
+    assert r.verdict.startswith("cannot tell: when the report was printed memory was there again")
+    (r,) = read_failure_reports(f"{head}\nDMA32 free:400kB \n")
+    assert r.verdict == "cannot tell: DMA32: its watermarks are missing"
+    assert read_failure_reports("all is well") == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_reports_never_break_the_reader(data: st.DataObject) -> None:
+    lines = data.draw(st.sampled_from([row[0] for row in WRITTEN])).splitlines()
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        what = data.draw(st.sampled_from(("drop", "double", "cut", "noise")))
+        if what == "drop" and len(lines) > 1:
+            del lines[at]
+        elif what == "double":
+            lines.insert(at, lines[at])
+        elif what == "cut":
+            lines[at] = lines[at][: data.draw(st.integers(0, 80))]
+        else:
+            lines[at] = data.draw(st.text(max_size=40).map(lambda text: text.replace("\n", " ")))
+    for r in read_failure_reports("\n".join(lines)):
+        assert str(r).startswith(r.headline)
+        assert r.comm in r.headline
