@@ -8,39 +8,9 @@ import pytest
 
 from kmemlab.slabinfo import HEAD
 from kmemlab_widgets.leak_hunt import COSTS, LEVELS, NIGHT, LeakHunt
+from tests.hunting import look
 
 SEEDS = range(8)
-
-
-def counts(text: str) -> dict[str, int]:
-    """Name -> number at the beginning or in the second column of each row."""
-    rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    return {row[1] if row[0].isdigit() else row[0]: int(row[0] if row[0].isdigit() else row[1]) for row in rows}
-
-
-def most_grown(before: dict[str, int], after: dict[str, int]) -> str:
-    return max(after, key=lambda name: after[name] - before.get(name, 0))
-
-
-def look(hunt: LeakHunt) -> tuple[str, str]:
-    """Which row grows and does not fall when caches are dropped; who shares it; tracking; which call site grows."""
-    first = counts(hunt.slabinfo())
-    hunt.wait(8)
-    second = counts(hunt.slabinfo())
-    hunt.drop_caches()
-    third = counts(hunt.slabinfo())
-    row = most_grown(first, {name: n for name, n in third.items() if n > 0.7 * second.get(name, 0)})
-    shared = hunt.aliases(row)
-    names = [row, *(name for name in hunt.drivers if name in shared and name != row)]
-    hunt.reboot("slub_debug=" + ";".join(f"U,{name}" for name in names))
-    before = {name: counts(hunt.traces(name)) for name in names}
-    hunt.wait(4)
-    found = []
-    for name in names:
-        after = counts(hunt.traces(name))
-        site = most_grown(before[name], after)
-        found.append((after[site] - before[name].get(site, 0), name, site))
-    return max(found)[1:]
 
 
 @pytest.mark.parametrize("level", LEVELS)
