@@ -163,7 +163,6 @@ def schedule_check(m: Any) -> None:
         text = "Voluntary context switch within RCU read-side critical section!"
         m.printk(f"------------[ cut here ]------------\n{text}")
         m.warn("kernel/rcu/tree_plugin.h:320 rcu_note_context_switch+0x4e9/0x570", cut=False)
-        m.taints.add("W")
 
 
 class ContextMachine:

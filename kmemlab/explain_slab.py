@@ -106,7 +106,7 @@ def _notes(m: Machine) -> list[Any]:
         return [(slab_step, "full", full, 0, full.objects), (slab_step, "cpu_partial", slab, 0, len(c.partial))]
     if steps:  # slub.free_fast
         count = len(slab.freelist)
-        return [(slab_step, "free_slowpath", slab, p, count), (slab_step, "put_cpu_partial", slab, 0, slab.slabs)]
+        return [(slab_step, "free_slowpath", slab, p, count), (slab_step, "put_cpu_partial", slab, 0, len(c.partial))]
     if size >= 0:
         return [(slab_step, "cpu_freelist", slab, p, len(c.freelist) + 1)]
     fast = c.slab is slab

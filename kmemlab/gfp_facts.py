@@ -131,16 +131,11 @@ def _reserves(mask: int, kernel: str, sleeps: bool) -> bool | str:
 
 
 def _zones(mask: int, kernel: str, have: Iterable[str] | None) -> tuple[str, ...]:
+    """Zones the request may use, the first choice first; without a machine, those every PC has."""
     names = ZONES[kernel]
-    if kernel == "linux-2.6.11":
-        highest = 0 if mask & 1 else 2 if mask & 2 else 1
-    else:
-        highest = {4: 3}.get(gfp_zone(mask), gfp_zone(mask))
-        highest = min(highest, len(names) - 1)
+    highest = (0 if mask & 1 else 2 if mask & 2 else 1) if kernel == "linux-2.6.11" else gfp_zone(mask)
     present = set(names[:3] if have is None else have)
-    return tuple(
-        name for name in reversed(names[: highest + 1]) if name in present or (name == "Normal" and have is None)
-    )
+    return tuple(name for name in reversed(names[: highest + 1]) if name in present)
 
 
 def _notes(mask: int, kernel: str, sleeps: bool) -> list[str]:

@@ -39,6 +39,7 @@ class KernelLog:
     def warn(self: Any, place: str, *, cut: bool = True) -> None:
         """A WARNING in the log, at ``place`` (file:line function); ``cut``: with the line that begins it."""
         self.printk(dmesg.warning(self, place, cut=cut))
+        self.taints.add("W")
 
     def warn_alloc(self: Any, gfp: int, order: int) -> None:
         """The report of a failed request, once in ten seconds. Kernel: warn_alloc, mm/page_alloc.c."""

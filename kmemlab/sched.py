@@ -7,12 +7,13 @@ while it sleeps, timers and kswapd run. Kernel: kernel/sched/core.c, kernel/time
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kmemlab.context import schedule_check
 
-__all__ = ["ROUND", "TICK", "SchedMachine", "Sleep", "Stuck", "Wait"]
+__all__ = ["ROUND", "TICK", "SchedMachine", "Sleep", "Stuck", "Wait", "run_softirq"]
 
 TICK = 4  # ms: HZ is 250
 ROUND = 1  # ms between two cond_resched()
@@ -43,7 +44,7 @@ class Wait:
         self.why = why
 
 
-def _softirq(m: Any, fn: Callable[[], object]) -> None:
+def run_softirq(m: Any, fn: Callable[[], object]) -> None:
     """Run a timer's function over whatever runs."""
     context = m.context
     with m.softirq():
@@ -84,7 +85,7 @@ class SchedMachine:
         """Call ``fn()`` in a softirq, ``ms`` milliseconds from now. Kernel: timer_setup, mod_timer."""
         if not callable(fn):
             raise TypeError(f"m.after wants a function without arguments, not {fn!r}")
-        self.at(ms, _softirq, fn)
+        self.at(ms, run_softirq, fn)
 
     def at(self: Any, ms: float, fn: Callable[..., object], *args: Any) -> None:
         """Call ``fn(m, *args)`` later: an I/O that ends, a process that is gone. ``args`` name things, they do not hold
@@ -120,10 +121,20 @@ class SchedMachine:
         self._elsewhere()
         while self._timers and self._timers[0][0] <= end:
             self.now, _, fn, args = heapq.heappop(self._timers)
-            fn(self, *args)
+            with self.aside():
+                fn(self, *args)
             self._elsewhere()
         self.now = max(self.now, end)
         self.changes += 1
+
+    @contextmanager
+    def aside(self: Any) -> Iterator[None]:
+        """What others do while a call is under way is not its story: its notes are as before afterwards."""
+        trail, plan, page, steps = self.trail[:], self.last_plan, self.last_page, self.steps
+        try:
+            yield
+        finally:
+            self.trail[:], self.last_plan, self.last_page, self.steps = trail, plan, page, steps
 
     def _elsewhere(self: Any) -> None:
         """Other tasks run while this one sleeps: kswapd, in a context of its own."""

@@ -272,10 +272,8 @@ def free_fast(m: Machine, slab: Slab, given: int) -> None:
     if not had_free:  # it was full and on no list
         slab.frozen = True
         partial = c.partial
-        behind = len(partial)
-        if behind < s.cpu_partial_slabs:  # put_cpu_partial, its most frequent way written out
+        if len(partial) < s.cpu_partial_slabs:  # put_cpu_partial, its most frequent way written out
             partial.append(slab)
-            slab.slabs = behind + 1
             m.last_plan = (s, p, -1, 0, slab)
             return
     m.steps = steps = [(slab_step, "free_slowpath", slab, p, slab.objects - inuse)]
@@ -319,8 +317,7 @@ def put_cpu_partial(m: Machine, s: KmemCache, c: KmemCacheCpu, slab: Slab, *, dr
     if drain and len(c.partial) >= s.cpu_partial_slabs:
         old, c.partial = c.partial, []
     c.partial.append(slab)
-    slab.slabs = len(c.partial)
-    m.steps.append((slab_step, "put_cpu_partial", slab, 0, slab.slabs))
+    m.steps.append((slab_step, "put_cpu_partial", slab, 0, len(c.partial)))
     if old is not None:
         __unfreeze_partials(m, s, old)
 

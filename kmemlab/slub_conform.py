@@ -125,7 +125,7 @@ def cache_state(m: Machine, s: KmemCache, cpu: int) -> dict[str, Any]:
     """A cache's state as the recordings tell it, seen from one CPU."""
     c = s.cpu_slab[cpu]
     state: dict[str, Any] = {
-        "cpu_partial": [_slab(slab) | {"slabs": slab.slabs} for slab in reversed(c.partial)],
+        "cpu_partial": [_slab(slab) | {"slabs": n} for n, slab in reversed([*enumerate(c.partial, 1)])],
         "node_partial": [_slab(slab) for slab in s.partial],
         "nr_partial": s.nr_partial,
         "nr_slabs": s.nr_slabs,

@@ -154,7 +154,7 @@ class Slab:
     first object, 0 for none. Kernel: struct slab, mm/slab.h.
     """
 
-    __slots__ = ("address", "cache", "fp", "freelist", "frozen", "inuse", "objects", "order", "page", "pfn", "slabs",
+    __slots__ = ("address", "cache", "fp", "freelist", "frozen", "inuse", "objects", "order", "page", "pfn",
                  "tracks")  # fmt: skip
 
     def __init__(self, cache: KmemCache, page: Any, order: int, address: int) -> None:
@@ -168,7 +168,6 @@ class Slab:
         self.frozen = False
         self.freelist: list[Address] = []
         self.fp = 0
-        self.slabs = 0  # on a CPU's partial list: how many slabs are behind this one, itself included
         self.tracks: dict[tuple[int, str], tuple[str, int, int]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Slab:

@@ -38,11 +38,11 @@ DEF_PRIORITY = 12
 SWAP_CLUSTER_MAX = 32
 MAX_RECLAIM_RETRIES = 16
 WRITE_MS = 8  # until a page that is written out is on the disk
-LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file")
+LISTS = ("inactive_anon", "inactive_file")
 
 
 class Lru:
-    """The node's lists of pages, first pfn -> owner, the oldest first; what is dirty; swap.
+    """The node's lists of pages, pfn -> owner, the oldest first; what is dirty; swap.
 
     ``shrinkers`` are functions ``fn(m, nr)`` that free up to nr objects and return the pages that went back, with their
     ``count(m)``. Kernel: struct lruvec; struct shrinker.
@@ -52,9 +52,7 @@ class Lru:
 
     def __init__(self) -> None:
         self.inactive_anon: OrderedDict[int, Any] = OrderedDict()
-        self.active_anon: OrderedDict[int, Any] = OrderedDict()
         self.inactive_file: OrderedDict[int, Any] = OrderedDict()
-        self.active_file: OrderedDict[int, Any] = OrderedDict()
         self.dirty: set[int] = set()
         self.writeback: set[int] = set()
         self.swap_total = self.swap_free = 0
@@ -82,23 +80,14 @@ class Lru:
     @property
     def empty(self) -> bool:
         """Nothing that could be reclaimed at all."""
-        return not (self.inactive_file or self.active_file or self.shrinkers or self.swap_free)
-
-
-def _sizes(m: Machine, zone: Zone) -> dict[str, int]:
-    """Pages of each list that lie in a zone."""
-    span = range(zone.start_pfn, zone.end_pfn)
-    return {name: sum(pfn in span for pfn in getattr(m.lru, name)) for name in LISTS}
+        return not (self.inactive_file or self.shrinkers or self.swap_free)
 
 
 def zone_reclaimable_pages(m: Machine, zone: Zone) -> int:
     """Pages of a zone that reclaim may hope for; its free ones where there is nothing else, so that it is not
     passed over. Kernel: zone_reclaimable_pages."""
-    sizes = _sizes(m, zone) if m.lru.inactive_file or m.lru.active_file or m.lru.swap_free else dict.fromkeys(LISTS, 0)
-    count = sizes["inactive_file"] + sizes["active_file"]
-    if m.lru.swap_free:
-        count += sizes["inactive_anon"] + sizes["active_anon"]
-    return count or zone.nr_free_pages
+    lists = [m.lru.inactive_file, *([m.lru.inactive_anon] if m.lru.swap_free else [])]
+    return sum(zone.start_pfn <= pfn < zone.end_pfn for lru in lists for pfn in lru) or zone.nr_free_pages
 
 
 # --- one page after another ------------------------------------------------------------------------------------
@@ -148,7 +137,7 @@ def shrink_list(m: Machine, sc: _Scan, name: str, nr: int) -> int:
 
 
 def _pageout(m: Machine, sc: _Scan, name: str, pfn: int) -> bool:
-    """Free one page, or begin to write it where the mask allows that."""
+    """Free one page; a dirty one is left to the flusher, which kswapd and callers with __GFP_FS wake."""
     lru = m.lru
     if pfn in lru.writeback:
         return False
@@ -177,15 +166,13 @@ def shrink_slab(m: Machine, sc: _Scan) -> None:
         freeable = count(m)
         nr = 4 * (freeable >> sc.priority) // 2  # seeks: 2
         if nr or (freeable and sc.priority == 0):
-            sc.reclaimed += free(m, min(max(nr, 1), freeable))
+            with m.aside():
+                sc.reclaimed += free(m, min(max(nr, 1), freeable))
 
 
 def shrink_node(m: Machine, sc: _Scan) -> None:
     """One pass at one priority: a part of each list, in batches of 32. Kernel: shrink_node, shrink_lruvec."""
     names = ["inactive_file", *(["inactive_anon"] if m.lru.swap_free else [])]
-    for young, old in (("active_file", "inactive_file"), ("active_anon", "inactive_anon")):
-        if old in names:
-            _balance_active(m, young, old)
     left = {name: _eligible(m, sc, getattr(m.lru, name)) >> sc.priority for name in names}
     got, proportional = 0, not sc.kswapd and sc.priority == DEF_PRIORITY
     while any(left.values()):
@@ -198,14 +185,6 @@ def shrink_node(m: Machine, sc: _Scan) -> None:
     shrink_slab(m, sc)
 
 
-def _balance_active(m: Machine, young: str, old: str) -> None:
-    """Move pages from the active list while it is the longer one. Kernel: inactive_is_low, shrink_active_list."""
-    active, inactive = getattr(m.lru, young), getattr(m.lru, old)
-    while len(active) > len(inactive):
-        for pfn in list(active)[:SWAP_CLUSTER_MAX]:
-            inactive[pfn] = active.pop(pfn)
-
-
 # --- direct reclaim ------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +192,9 @@ def allow_direct_reclaim(m: Machine) -> bool:
     """Whether enough of the reserve is left that a task need not wait for kswapd. Kernel: allow_direct_reclaim."""
     if m.lru.failures >= MAX_RECLAIM_RETRIES:
         return True
-    zones = [zone for zone in m.zones if zone.name in ("DMA", "DMA32", "Normal") and zone_reclaimable_pages(m, zone)]
+    zones = [zone for zone in m.zones if zone.name in ("DMA", "DMA32", "Normal")]
+    # The list is long: a zone that has free pages counts as reclaimable anyway.
+    zones = [zone for zone in zones if zone.nr_free_pages or zone_reclaimable_pages(m, zone)]
     reserve = sum(zone.wmark[0] + zone.watermark_boost for zone in zones)
     return not reserve or sum(zone.nr_free_pages for zone in zones) > reserve // 2
 
@@ -223,8 +204,9 @@ def throttle_direct_reclaim(m: Machine, gfp: int, order: int, highest: int) -> G
 
     Kernel: throttle_direct_reclaim.
     """
-    if not allow_direct_reclaim(m):
-        m.trail.append((events.LabThrottle, sum(zone.nr_free_pages for zone in m.zones)))
+    if allow_direct_reclaim(m):
+        return
+    m.trail.append((events.LabThrottle, sum(zone.nr_free_pages for zone in m.zones)))
     while not allow_direct_reclaim(m):
         m.kswapd_woken = m.kswapd_woken or (order, highest)
         yield Sleep(1000 if not gfp & 0x80 else 1)

@@ -12,6 +12,7 @@ from kmemlab import compaction, mm_init, vmscan
 from kmemlab import reclaim_events as events
 from kmemlab.null import Null
 from kmemlab.page_free import free_block
+from kmemlab.sched import run_softirq
 
 __all__ = ["File", "Process", "WorkloadMachine", "twin_workload"]
 
@@ -165,13 +166,12 @@ class WorkloadMachine:
     def _give_back(self: Any, owner: Any) -> int:
         """Free all pages of a file or a process."""
         pfns, owner.pages = sorted(owner.pages), set()
-        told = len(self.trail)  # somebody else's call may be under way: its story is not this one
-        for pfn in pfns:
-            self.lru.remove(pfn)
-            page = self.memmap[pfn]
-            page.refcount = 0
-            free_block(self, page, 0)
-        del self.trail[told:]
+        with self.aside():
+            for pfn in pfns:
+                self.lru.remove(pfn)
+                page = self.memmap[pfn]
+                page.refcount = 0
+                free_block(self, page, 0)
         self.lru.failures = 0
         self.changes += 1
         return len(pfns)
@@ -191,9 +191,8 @@ class WorkloadMachine:
             return
         before = self.lru.stat["pgsteal_kswapd"]
         self.trail.append((events.MmVmscanKswapdWake, order))
-        told = len(self.trail)
-        vmscan.balance_pgdat(self, order, highest)
-        del self.trail[told:]
+        with self.aside():
+            vmscan.balance_pgdat(self, order, highest)
         got = self.lru.stat["pgsteal_kswapd"] - before
         self.trail.append((events.MmVmscanKswapdSleep, got, vmscan.pgdat_balanced(self, order, highest)))
 
@@ -224,7 +223,10 @@ class WorkloadMachine:
 
 
 def twin_workload(m: Any, twin: Any) -> None:
-    """Give a copy of the machine its own files, processes and lists, and the timers that name them."""
+    """Give a copy of the machine its own files, processes and lists, and the timers that name them.
+
+    The learner's own functions (timers, shrinkers) are left behind: they would act on the first machine.
+    """
     owners: dict[Any, Any] = {}
     for owner in {*m.files, *m.processes, *(o for name in vmscan.LISTS for o in getattr(m.lru, name).values())}:
         its = owners[owner] = owner.__class__.__new__(owner.__class__)
@@ -237,4 +239,5 @@ def twin_workload(m: Any, twin: Any) -> None:
         if name in vmscan.LISTS:
             value = value.__class__((pfn, owners[owner]) for pfn, owner in value.items())
         setattr(twin.lru, name, value.copy() if hasattr(value, "copy") and name not in vmscan.LISTS else value)
-    twin._timers = list(m._timers)
+    twin.lru.shrinkers = []
+    twin._timers = [timer for timer in m._timers if timer[2] is not run_softirq]

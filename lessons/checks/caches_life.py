@@ -77,7 +77,6 @@ def predict_notlifo(m: Machine, seed: int) -> Question:
             ),
         ],
         answer=answer,
-        recorded=True,
         right="Object 4 of slab 1. Slab 0 waits in line.",
     )
 
