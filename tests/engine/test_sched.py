@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmemlab import GFP_KERNEL, Machine
+from kmemlab import GFP_ATOMIC, GFP_KERNEL, Machine
 
 
 @pytest.fixture
@@ -70,3 +70,23 @@ def test_a_copy_has_its_own_time_and_processes(m: Machine) -> None:
     m.msleep(20)
     assert m.processes == []
     assert m.alloc_pages(GFP_KERNEL, 0).pfn == twin.alloc_pages(GFP_KERNEL, 0).pfn
+
+
+def test_what_a_timer_allocates_is_not_the_story_of_the_call(m: Machine) -> None:
+    asked: list[object] = []
+    m.alloc_pages(GFP_KERNEL, 0)
+    story = str(m.explain())
+    m.after(5, lambda: asked.append(m.alloc_pages(GFP_ATOMIC, 1)))
+    m.msleep(10)
+    assert asked
+    assert str(m.explain()) == story
+
+
+def test_a_copy_leaves_the_learners_own_timers_behind(m: Machine) -> None:
+    """They would act on the machine they were written for."""
+    seen: list[float] = []
+    m.after(5, lambda: seen.append(m.now))
+    m.copy().msleep(10)
+    assert seen == []
+    m.msleep(10)
+    assert seen == [5]

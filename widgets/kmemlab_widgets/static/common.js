@@ -20,3 +20,23 @@ const keepKeys = (root) => {
   window.addEventListener("keydown", guard, true);
   return () => window.removeEventListener("keydown", guard, true);
 };
+
+// Show a panel that has update() and perhaps key(event), which says whether the key was its own, and end(). Gives the
+// function that takes it down. ``also`` names other traits and what to do when they change.
+const mount = (panel, model, root, also = {}) => {
+  const heard = Object.entries({ view_data: () => panel.update(), ...also });
+  panel.update();
+  for (const [trait, change] of heard) model.on(`change:${trait}`, change);
+  const release = keepKeys(root);
+  root.addEventListener("keydown", (event) => {
+    if (theirs(event) || event.key === "Tab") return;
+    if (event.key === "Escape") root.closest(".jp-Cell, .jp-Notebook")?.focus();
+    else if (panel.key?.(event)) event.preventDefault();
+    event.stopPropagation();
+  });
+  return () => {
+    for (const [trait, change] of heard) model.off(`change:${trait}`, change);
+    release();
+    panel.end?.();
+  };
+};

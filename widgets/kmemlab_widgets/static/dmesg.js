@@ -109,22 +109,6 @@ class Log {
   }
 }
 
-function render({ model, el: root }) {
-  const log = new Log(model, root);
-  const update = () => log.update();
-  update();
-  model.on("change:view_data", update);
-  const release = keepKeys(root);
-  root.addEventListener("keydown", (event) => {
-    if (theirs(event) || event.key === "Tab") return;
-    if (event.key === "Escape") root.closest(".jp-Cell, .jp-Notebook")?.focus();
-    else if (log.key(event)) event.preventDefault();
-    event.stopPropagation();
-  });
-  return () => {
-    model.off("change:view_data", update);
-    release();
-  };
-}
+const render = ({ model, el: root }) => mount(new Log(model, root), model, root);
 
 export default { render };

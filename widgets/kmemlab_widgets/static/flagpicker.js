@@ -105,21 +105,6 @@ class Picker {
   }
 }
 
-function render({ model, el: root }) {
-  const picker = new Picker(model, root);
-  const update = () => picker.update();
-  update();
-  model.on("change:view_data", update);
-  const release = keepKeys(root);
-  root.addEventListener("keydown", (event) => {
-    if (theirs(event) || event.key === "Tab") return;
-    if (event.key === "Escape") root.closest(".jp-Cell, .jp-Notebook")?.focus();
-    event.stopPropagation();
-  });
-  return () => {
-    model.off("change:view_data", update);
-    release();
-  };
-}
+const render = ({ model, el: root }) => mount(new Picker(model, root), model, root);
 
 export default { render };

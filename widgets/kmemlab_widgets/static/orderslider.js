@@ -147,35 +147,24 @@ class Slider {
     const row = rows.findIndex((top) => y >= top - 4 && y <= top + tall + 4);
     this.choose(order, row < 0 ? this.mask : row);
   }
+
+  moved() {
+    const [order, mask] = [this.model.get("order"), this.data.masks?.indexOf(this.model.get("mask"))];
+    if (this.data.error !== undefined || (order === this.order && mask === this.mask)) return;
+    this.order = order;
+    this.mask = Math.max(0, mask);
+    this.draw();
+  }
+
+  end() {
+    clearTimeout(this.saying);
+  }
 }
 
-function render({ model, el: root }) {
+const render = ({ model, el: root }) => {
   const slider = new Slider(model, root);
-  const update = () => slider.update();
-  const moved = () => {
-    const [order, mask] = [model.get("order"), slider.data.masks?.indexOf(model.get("mask"))];
-    if (slider.data.error !== undefined || (order === slider.order && mask === slider.mask)) return;
-    slider.order = order;
-    slider.mask = Math.max(0, mask);
-    slider.draw();
-  };
-  update();
-  model.on("change:view_data", update);
-  model.on("change:order", moved);
-  model.on("change:mask", moved);
-  const release = keepKeys(root);
-  root.addEventListener("keydown", (event) => {
-    if (theirs(event) || event.key === "Tab") return;
-    if (event.key === "Escape") root.closest(".jp-Cell, .jp-Notebook")?.focus();
-    event.stopPropagation();
-  });
-  return () => {
-    model.off("change:view_data", update);
-    model.off("change:order", moved);
-    model.off("change:mask", moved);
-    release();
-    clearTimeout(slider.saying);
-  };
-}
+  const moved = () => slider.moved();
+  return mount(slider, model, root, { order: moved, mask: moved });
+};
 
 export default { render };

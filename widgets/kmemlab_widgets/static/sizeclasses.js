@@ -280,33 +280,17 @@ class Sizes {
     this.choose(to);
     return true;
   }
+
+  end() {
+    clearTimeout(this.saying);
+  }
 }
 
-function render({ model, el: root }) {
+const render = ({ model, el: root }) => {
   const sizes = new Sizes(model, root);
-  const update = () => sizes.update();
   const switched = () => sizes.data.error === undefined && sizes.switched();
   const moved = () => sizes.data.error === undefined && sizes.draw();
-  update();
-  model.on("change:view_data", update);
-  model.on("change:size", moved);
-  model.on("change:kernel", switched);
-  model.on("change:family", switched);
-  const release = keepKeys(root);
-  root.addEventListener("keydown", (event) => {
-    if (theirs(event) || event.key === "Tab") return;
-    if (event.key === "Escape") root.closest(".jp-Cell, .jp-Notebook")?.focus();
-    else if (sizes.key(event)) event.preventDefault();
-    event.stopPropagation();
-  });
-  return () => {
-    model.off("change:view_data", update);
-    model.off("change:size", moved);
-    model.off("change:kernel", switched);
-    model.off("change:family", switched);
-    release();
-    clearTimeout(sizes.saying);
-  };
-}
+  return mount(sizes, model, root, { size: moved, kernel: switched, family: switched });
+};
 
 export default { render };

@@ -180,25 +180,12 @@ class Slabs {
     else return false;
     return true;
   }
+
+  end() {
+    clearTimeout(this.saying);
+  }
 }
 
-function render({ model, el: root }) {
-  const slabs = new Slabs(model, root);
-  const update = () => slabs.update();
-  update();
-  model.on("change:view_data", update);
-  const release = keepKeys(root);
-  root.addEventListener("keydown", (event) => {
-    if (theirs(event) || event.key === "Tab") return;
-    if (event.key === "Escape") root.closest(".jp-Cell, .jp-Notebook")?.focus();
-    else if (slabs.key(event)) event.preventDefault();
-    event.stopPropagation();
-  });
-  return () => {
-    model.off("change:view_data", update);
-    release();
-    clearTimeout(slabs.saying);
-  };
-}
+const render = ({ model, el: root }) => mount(new Slabs(model, root), model, root);
 
 export default { render };
