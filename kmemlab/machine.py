@@ -39,9 +39,11 @@ from kmemlab.mmzone import (
     Zone,
     order_to_pindex,
 )
+from kmemlab.mutex import MutexMachine
 from kmemlab.pcplist import update_limit
 from kmemlab.recording import Recording, load_recording, zones_from_state
 from kmemlab.sched import SchedMachine
+from kmemlab.shrinker import ShrinkerMachine
 from kmemlab.slab_machine import SlabMachine
 from kmemlab.slub_def import KmemCache
 from kmemlab.snapshot import CacheSnapshot, Snapshot
@@ -62,7 +64,7 @@ RULES = frozenset({
 CONFIGS = frozenset({"DEBUG_VM", "DEBUG_ATOMIC_SLEEP", "SLAB_FREELIST_RANDOM"})
 
 
-class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
+class Machine(SlabMachine, WorkloadMachine, ShrinkerMachine, MutexMachine, SchedMachine, ContextMachine):
     """A computer with Linux's page allocator.
 
     ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``
@@ -107,6 +109,7 @@ class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
         "lost",
         "lru",
         "memmap",
+        "mutexes",
         "next_pid",
         "nofragment",
         "note",
@@ -191,7 +194,7 @@ class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
         self._plans: list[list[dict[int, Any]]] = [[{} for _ in range(2 * MAX_ORDER)] for _ in range(cpus)]
         self._cpu = 0
         self._warned, self._log, self.taints = set(), [], set()
-        self.context = Context()
+        self.context, self.mutexes = Context(), []
         self._sysctls = mm_init.default_sysctls(profile)
         self.seed = seed
         self._start_sched()

@@ -142,7 +142,7 @@ def _retry(m: Machine, t: _Try) -> Generator[Any, None, Page | None]:
             continue
         if progress and gfp & IO and _should_compact_retry(m, t):
             continue
-        page, again = yield from _may_oom(m, t)
+        page, again = yield from _may_oom(m, t, progress)
         if page is not None:
             return page
         if not again:
@@ -230,7 +230,7 @@ def _should_compact_retry(m: Machine, t: _Try) -> bool:
     return retry
 
 
-def _may_oom(m: Machine, t: _Try) -> Generator[Any, None, tuple[Page | None, bool]]:
+def _may_oom(m: Machine, t: _Try, progress: int) -> Generator[Any, None, tuple[Page | None, bool]]:
     """The last attempt, then the OOM killer: (a block, whether to go on). Kernel: __alloc_pages_may_oom."""
     gfp, plan = t.gfp, t.plan
     page = get_page_from_freelist(m, plan, WMARK_HIGH | ALLOC_CPUSET | t.alloc_flags & ALLOC_KSWAPD)
@@ -240,7 +240,7 @@ def _may_oom(m: Machine, t: _Try) -> Generator[Any, None, tuple[Page | None, boo
         return None, False
     killed = m.lru.stat["oom_kill"]
     if out_of_memory(m, gfp, t.order):
-        if not gfp & FS:
+        if not gfp & FS and not progress:
             yield Wait(
                 f"asks for order {t.order} without __GFP_FS: reclaim finds nothing, and nobody may be killed for it"
             )

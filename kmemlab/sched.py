@@ -13,10 +13,11 @@ from typing import Any
 
 from kmemlab.context import schedule_check
 
-__all__ = ["ROUND", "TICK", "SchedMachine", "Sleep", "Stuck", "Wait", "run_softirq"]
+__all__ = ["KSWAPD", "ROUND", "TICK", "SchedMachine", "Sleep", "Stuck", "Wait", "WouldWait", "run_softirq"]
 
 TICK = 4  # ms: HZ is 250
 ROUND = 1  # ms between two cond_resched()
+KSWAPD = "kswapd0"
 
 
 class Stuck(Exception):
@@ -24,6 +25,10 @@ class Stuck(Exception):
 
     def _render_traceback_(self) -> list[str]:
         return [f"Stuck: {self}"]  # IPython shows this in place of a page of frames
+
+
+class WouldWait(Exception):
+    """kswapd would wait for a lock that the sleeping task holds."""
 
 
 class Sleep:
@@ -137,13 +142,17 @@ class SchedMachine:
             self.trail[:], self.last_plan, self.last_page, self.steps = trail, plan, page, steps
 
     def _elsewhere(self: Any) -> None:
-        """Other tasks run while this one sleeps: kswapd, in a context of its own."""
-        if not self.kswapd_woken:
-            return
-        ours, self.context = self.context, type(self.context)()
-        self.context.comm, self.context.pid = "kswapd0", 37
-        try:
+        """Other tasks run while this one sleeps: kswapd."""
+        if self.kswapd_woken:
             self.run_kswapd(idle=True)
+
+    @contextmanager
+    def other_task(self: Any, comm: str, pid: int) -> Iterator[None]:
+        """Somebody else has the CPU: a context of its own, without this task's locks and scopes."""
+        ours, self.context = self.context, type(self.context)()
+        self.context.comm, self.context.pid = comm, pid
+        try:
+            yield
         finally:
             self.context = ours
 

@@ -42,6 +42,8 @@ FLOORS: dict[str, float] = {
     "context": 1,
     "reclaim_events": 0.5,
     "sched": 1.5,
+    "mutex": 1.7,
+    "shrinker": 5,
     "memory": 1,
     "story": 1,
     "mmzone": 2,
