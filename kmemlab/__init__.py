@@ -52,12 +52,13 @@ from kmemlab.gfp import (
     gfp_zone,
     show_gfp_flags,
 )
+from kmemlab.kthread import Completion
 from kmemlab.machine import RULES, Machine
+from kmemlab.mempool import MemPool
 from kmemlab.mmzone import PAGE_SIZE, Page
-from kmemlab.mutex import HungTask
 from kmemlab.null import NULL, KernelBug
 from kmemlab.recording import RecordingError
-from kmemlab.sched import Stuck
+from kmemlab.sched import HungTask, Stuck
 from kmemlab.shrinker import SHRINK_STOP
 from kmemlab.slub_def import (
     SLAB_ACCOUNT,
@@ -126,10 +127,12 @@ __all__ = [
     "__GFP_WRITE",
     "__GFP_ZERO",
     "__GFP_ZEROTAGS",
+    "Completion",
     "Conformance",
     "HungTask",
     "KernelBug",
     "Machine",
+    "MemPool",
     "Page",
     "RecordingError",
     "Stuck",

@@ -16,6 +16,7 @@ from kmemlab import (
     explain_slab,
     get_free_pages,
     kmalloc,
+    mempool,
     mm_init,
     observe,
     page_alloc,
@@ -30,6 +31,7 @@ from kmemlab.context import Context, ContextMachine
 from kmemlab.events import Event, Trace, expand
 from kmemlab.from_procfs import NOTE, zones_from_procfs
 from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
+from kmemlab.kthread import KthreadMachine
 from kmemlab.mmzone import (
     MAX_ORDER,
     MIGRATE_TYPES,
@@ -61,10 +63,12 @@ RULES = frozenset({
 
 # Build options that change what the allocators do. Debian's kernel has SLAB_FREELIST_RANDOM: here it is off unless
 # asked for, so that lessons can predict which object comes next.
-CONFIGS = frozenset({"DEBUG_VM", "DEBUG_ATOMIC_SLEEP", "SLAB_FREELIST_RANDOM"})
+CONFIGS = frozenset({"DEBUG_VM", "DEBUG_ATOMIC_SLEEP", "SLAB_FREELIST_RANDOM", "SLUB_DEBUG_ON"})
 
 
-class Machine(SlabMachine, WorkloadMachine, ShrinkerMachine, MutexMachine, SchedMachine, ContextMachine):
+class Machine(
+    SlabMachine, WorkloadMachine, ShrinkerMachine, KthreadMachine, MutexMachine, SchedMachine, ContextMachine
+):
     """A computer with Linux's page allocator.
 
     ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``
@@ -118,8 +122,11 @@ class Machine(SlabMachine, WorkloadMachine, ShrinkerMachine, MutexMachine, Sched
         "plans",
         "processes",
         "recording",
+        "run_queue",
+        "running",
         "seed",
         "tainted",
+        "tasks",
         "trail",
         "without",
         "zonelist",
@@ -493,5 +500,8 @@ for _function in (
     kmalloc.kvfree,
 ):
     setattr(Machine, _function.__name__, _function)
+for _name in mempool.__all__:
+    if _name != "MemPool":
+        setattr(Machine, _name, getattr(mempool, _name))
 Machine.slow_path = page_slowpath.__alloc_pages_slowpath  # type: ignore[attr-defined]
 Machine.get_order = staticmethod(get_free_pages.get_order)  # type: ignore[attr-defined]

@@ -1,80 +1,76 @@
-"""Mutexes: locks whose holder may sleep, and whose waiters sleep; the report on one that waits for ever.
-
-Kernel: kernel/locking/mutex.c; kernel/hung_task.c (check_hung_task).
-"""
+"""Mutexes: locks whose holder may sleep, and whose waiters sleep. Kernel: kernel/locking/mutex.c."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
-from kmemlab.context import Section, might_sleep, schedule_check
+from kmemlab.context import Section, might_sleep
 from kmemlab.null import KernelBug
-from kmemlab.sched import KSWAPD, Stuck, WouldWait
+from kmemlab.sched import KSWAPD, WaitOn, WaitQueue, WouldWait
 
-__all__ = ["HungTask", "MutexMachine"]
-
-HUNG_TASK_TIMEOUT = 120  # s: /proc/sys/kernel/hung_task_timeout_secs
+__all__ = ["Mutex", "MutexMachine", "lock_mutex"]
 
 
-class HungTask(Stuck):
-    """A task waits for a lock that nobody will ever release; the text is what the kernel says after two minutes."""
+class Mutex:
+    """A mutex that is taken: which one, by whom ("comm/pid"), and who waits for it."""
+
+    __slots__ = ("holder", "lock", "wait")
+
+    def __init__(self, lock: Any, holder: str) -> None:
+        self.lock, self.holder, self.wait = lock, holder, WaitQueue()
+
+
+def lock_mutex(m: Any, lock: Any) -> Generator[Any, Any, Section]:
+    """Take a mutex, sleeping until it is free; see ``MutexMachine.mutex_lock``."""
+    might_sleep(m, "kernel/locking/mutex.c:283")
+    while mutex := m.held_mutex(lock):
+        if m.context.comm == KSWAPD:
+            raise WouldWait(lock)
+        whose = "that is the same task" if mutex.holder == m.task_name() else "another task"
+        yield WaitOn(mutex.wait, None, f"waits for the mutex {lock!r}, and {mutex.holder} holds it, {whose}")
+    m.mutexes.append(Mutex(lock, m.task_name()))
+    return Section(lambda: m.mutex_unlock(lock))
 
 
 class MutexMachine:
-    """The part of a ``Machine`` with mutexes. ``mutexes`` holds those that are taken: (lock, name of the holder)."""
+    """The part of a ``Machine`` with mutexes. ``mutexes`` holds those that are taken."""
 
     __slots__ = ()  # its fields are slots of Machine
 
-    mutexes: list[tuple[Any, str]]
+    mutexes: list[Mutex]
 
-    def _holder(self, lock: Any) -> str:
-        return next((task for held, task in self.mutexes if held is lock or held == lock), "")
+    def held_mutex(self, lock: Any) -> Mutex | None:
+        """The mutex if somebody holds it."""
+        return next((mutex for mutex in self.mutexes if mutex.lock is lock or mutex.lock == lock), None)
 
     def mutex_lock(self: Any, lock: Any) -> Section:
         """Take a mutex (any object), sleeping until it is free; usable with ``with``. Kernel: mutex_lock.
 
         Errors: HungTask if its holder will never give it back, because it is this task itself.
         """
-        might_sleep(self, "kernel/locking/mutex.c:283")
-        if holder := self._holder(lock):
-            schedule_check(self)
-            if self.context.comm == KSWAPD:
-                raise WouldWait(lock)
-            whose = "that is the same task" if holder == self._task_name() else "and it cannot run meanwhile"
-            raise HungTask(f"{self._hung_task()}\nIt waits for the mutex {lock!r}. {holder} holds it, {whose}.")
-        self.mutexes.append((lock, self._task_name()))
-        return Section(lambda: self.mutex_unlock(lock))
+        held: Section = self.drive(lock_mutex(self, lock))
+        return held
 
     def mutex_trylock(self: Any, lock: Any) -> bool:
         """Take a mutex if it is free, without waiting; whether it was. Kernel: mutex_trylock."""
-        if self._holder(lock):
+        if self.held_mutex(lock):
             return False
-        self.mutexes.append((lock, self._task_name()))
+        self.mutexes.append(Mutex(lock, self.task_name()))
         return True
 
     def mutex_unlock(self: Any, lock: Any) -> None:
         """Kernel: mutex_unlock. Errors: KernelBug for a mutex this task does not hold."""
-        entry = lock, self._task_name()
-        if entry not in self.mutexes:
-            raise KernelBug(self.oops(f"BUG: {entry[1]} releases the mutex {lock!r}, which it does not hold"))
-        self.mutexes.remove(entry)
+        mutex, me = self.held_mutex(lock), self.task_name()
+        if mutex is None or mutex.holder != me:
+            raise KernelBug(self.oops(f"BUG: {me} releases the mutex {lock!r}, which it does not hold"))
+        self.mutexes.remove(mutex)
+        self.wake_up(mutex.wait, one=True)
 
     def mutex_is_locked(self, lock: Any) -> bool:
         """Kernel: mutex_is_locked, include/linux/mutex.h."""
-        return bool(self._holder(lock))
+        return self.held_mutex(lock) is not None
 
-    def _hung_task(self: Any) -> str:
-        """What the log says when a task has slept for two minutes. Kernel: check_hung_task."""
-        context = self.context
-        report = "\n".join((
-            f"INFO: task {context.comm}:{context.pid} blocked for more than {HUNG_TASK_TIMEOUT} seconds.",
-            f"      {self.print_tainted()} {self.kernel.release}",
-            '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.',
-            f"task:{context.comm:<16}state:D stack:0     pid:{context.pid:<5} ppid:{0:<6} flags:0x00004000",
-        ))  # fmt: skip
-        self.advance(HUNG_TASK_TIMEOUT * 1000)
-        self.printk("\n".join((report, "Call Trace:", " <TASK>", " __mutex_lock", f" {self.call_site}", " </TASK>")))
-        return report
-
-    def _task_name(self: Any) -> str:
+    def task_name(self: Any) -> str:
+        """Who runs, as "comm/pid"."""
         return f"{self.context.comm}/{self.context.pid}"

@@ -1,23 +1,44 @@
 """Simulated time: timers, interrupts, sleeping, and the moment when nothing can change any more.
 
 A slow path is a generator: each ``yield`` is the kernel's ``schedule()`` or ``cond_resched()``. The machine drives it;
-while it sleeps, timers and kswapd run. Kernel: kernel/sched/core.c, kernel/time/timer.c.
+while it sleeps, timers, kswapd and other tasks run. Kernel: kernel/sched/core.c, kernel/sched/wait.c,
+kernel/time/timer.c.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kmemlab.context import schedule_check
 
-__all__ = ["KSWAPD", "ROUND", "TICK", "SchedMachine", "Sleep", "Stuck", "Wait", "WouldWait", "run_softirq"]
+__all__ = [
+    "HUNG_TASK_TIMEOUT",
+    "KSWAPD",
+    "ROUND",
+    "TICK",
+    "HungTask",
+    "SchedMachine",
+    "Sleep",
+    "Stuck",
+    "Task",
+    "Wait",
+    "WaitOn",
+    "WaitQueue",
+    "WouldWait",
+    "run_softirq",
+]
 
 TICK = 4  # ms: HZ is 250
+PATIENCE = 120_000  # ms: longer nobody waits here for a machine on which something goes on, but nothing that helps
+HUNG_TASK_TIMEOUT = 120  # s: /proc/sys/kernel/hung_task_timeout_secs
 ROUND = 1  # ms between two cond_resched()
 KSWAPD = "kswapd0"
+RETRIES = 24  # of a waiter that wakes every 5 s: the two minutes after which the kernel would call a task hung
 
 
 class Stuck(Exception):
@@ -25,6 +46,10 @@ class Stuck(Exception):
 
     def _render_traceback_(self) -> list[str]:
         return [f"Stuck: {self}"]  # IPython shows this in place of a page of frames
+
+
+class HungTask(Stuck):
+    """A task waits for what nobody will ever do; the text has what the kernel says after two minutes."""
 
 
 class WouldWait(Exception):
@@ -47,6 +72,54 @@ class Wait:
 
     def __init__(self, why: str) -> None:
         self.why = why
+
+
+class WaitQueue:
+    """Who sleeps until something happens; whoever came last is woken first. Kernel: include/linux/wait.h."""
+
+    __slots__ = ("tasks",)
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+
+
+class WaitOn:
+    """What a task yields to sleep on a queue, at most ``ms`` milliseconds if that is not None; ``why`` in words."""
+
+    __slots__ = ("ms", "queue", "why")
+
+    def __init__(self, queue: WaitQueue, ms: float | None, why: str) -> None:
+        self.queue, self.ms, self.why = queue, ms, why
+
+
+class Task:
+    """Somebody who runs: a generator, or (with None) the code of the notebook itself.
+
+    While it sleeps: ``queue`` is where, ``wake_at`` when it goes on by itself (ms), ``why`` says what it waits for.
+    ``fruitless`` counts its tries since anything changed on the machine.
+    """
+
+    __slots__ = ("answer", "body", "comm", "context", "fruitless", "pid", "queue", "reported", "result", "since",
+                 "wake_at", "why")  # fmt: skip
+
+    def __init__(self, body: Generator[Any, Any, Any] | None, context: Any) -> None:
+        self.body, self.context = body, context
+        self.comm, self.pid = context.comm, context.pid
+        self.queue: WaitQueue | None = None
+        self.wake_at: float | None = None
+        self.since, self.why = 0.0, ""
+        self.answer: bool | None = None  # of the last sleep on a queue: whether it was woken
+        self.fruitless = 0
+        self.reported = False
+        self.result: Any = None
+
+    @property
+    def hopeless(self) -> bool:
+        """It waits for others alone, or has tried often enough."""
+        return self.fruitless >= RETRIES or (self.queue is not None and self.wake_at is None)
+
+    def __repr__(self) -> str:
+        return f"<task {self.comm}/{self.pid}: {self.why or 'runs'}>"
 
 
 def run_softirq(m: Any, fn: Callable[[], object]) -> None:
@@ -75,6 +148,12 @@ class SchedMachine:
         self._said_at: dict[str, float] = {}
         self._held_irqs: list[Callable[[], object]] = []
         self.kswapd_woken = None  # or (order, highest zone index)
+        self._start_tasks()
+
+    def _start_tasks(self: Any) -> None:
+        self.tasks: list[Task] = []
+        self.running = [Task(None, self.context)]  # the notebook's code; above it whoever has the CPU meanwhile
+        self.run_queue: deque[Task] = deque()
 
     def once_in(self: Any, ms: float, what: str) -> bool:
         """True if ``what`` was not said in the last ``ms`` milliseconds. Kernel: __ratelimit, lib/ratelimit.c."""
@@ -121,16 +200,28 @@ class SchedMachine:
         self.advance(ms)
 
     def advance(self: Any, ms: float) -> None:
-        """Let ``ms`` milliseconds pass: kswapd first, then what is due."""
+        """Let ``ms`` milliseconds pass: others run first, then what is due."""
         end = self.now + ms
         self._elsewhere()
-        while self._timers and self._timers[0][0] <= end:
-            self.now, _, fn, args = heapq.heappop(self._timers)
-            with self.aside():
-                fn(self, *args)
+        while (due := self._next_due()) <= end:
+            self.now = max(self.now, due)
+            if self._timers and self._timers[0][0] <= self.now:
+                _, _, fn, args = heapq.heappop(self._timers)
+                self.news()
+                with self.aside():
+                    fn(self, *args)
+            else:
+                for task in dict.fromkeys((*self.tasks, *self.running)):
+                    if task.wake_at is not None and task.wake_at <= self.now:
+                        self.make_runnable(task, woken=False)
             self._elsewhere()
         self.now = max(self.now, end)
         self.changes += 1
+
+    def _next_due(self: Any) -> float:
+        """When something happens next, infinity if nothing will."""
+        times = [task.wake_at for task in {*self.tasks, *self.running} if task.wake_at is not None]
+        return min((*times, *(timer[0] for timer in self._timers[:1])), default=math.inf)
 
     @contextmanager
     def aside(self: Any) -> Iterator[None]:
@@ -142,9 +233,12 @@ class SchedMachine:
             self.trail[:], self.last_plan, self.last_page, self.steps = trail, plan, page, steps
 
     def _elsewhere(self: Any) -> None:
-        """Other tasks run while this one sleeps: kswapd."""
+        """Others run while this one sleeps: kswapd, then every task that can."""
         if self.kswapd_woken:
             self.run_kswapd(idle=True)
+        while self.run_queue:
+            with self.aside():
+                self.step(self.run_queue.popleft())
 
     @contextmanager
     def other_task(self: Any, comm: str, pid: int) -> Iterator[None]:
@@ -156,18 +250,23 @@ class SchedMachine:
         finally:
             self.context = ours
 
-    def drive(self: Any, slow: Generator[Any, None, Any]) -> Any:
+    def drive(self: Any, slow: Generator[Any, Any, Any]) -> Any:
         """Run a slow path to its end. Errors: Stuck when it waits for what cannot come."""
+        answer = None
         while True:
             try:
-                wish = next(slow)
+                wish = slow.send(answer)
             except StopIteration as stop:
+                self.running[-1].why = ""
                 return stop.value
+            answer = None
             if isinstance(wish, Sleep):
                 schedule_check(self)
                 self.advance(wish.ms)
             elif isinstance(wish, Wait):
                 self._wait(wish)
+            elif isinstance(wish, WaitOn):
+                answer = self._wait_on(wish)
             elif not self.context.preempt_count:
                 self.advance(ROUND)
             else:
@@ -175,13 +274,60 @@ class SchedMachine:
 
     def _wait(self: Any, wish: Wait) -> None:
         """A fruitless round is over: a tick passes, if anything is going to happen at all."""
+        task = self.running[-1]
+        if not task.why:
+            task.why, task.since = wish.why, self.now
+        task.fruitless = RETRIES
+        if self.now >= task.since + PATIENCE:
+            self.give_up()
         if self._timers:
             self.advance(TICK)
         elif self.kswapd_woken:
             self._elsewhere()
+        elif self.stuck():
+            self.give_up()
         else:
-            raise Stuck(
-                f"{self.context.comm}/{self.context.pid} {wish.why}. No timer is set, no I/O is under way, nothing can "
-                "be reclaimed: this will never end. The real kernel would loop here without a word (a loop that "
-                "reclaims is no hung task). Give memory back first, or use a mask that may fail or kill."
-            )
+            self.advance(self._next_due() - self.now)
+
+    def _wait_on(self: Any, wish: WaitOn) -> bool:
+        """Sleep on a queue while others run; False if time ran out first."""
+        schedule_check(self)
+        task = self.running[-1]
+        self.fall_asleep(task, wish)
+        self._elsewhere()
+        while task.queue is not None:
+            if self.stuck() or self.now >= task.since + PATIENCE:
+                self.give_up()
+            self.advance(max(0, self._next_due() - self.now))
+        task.why = ""
+        task.fruitless += not task.answer
+        return bool(task.answer)
+
+    def fall_asleep(self: Any, task: Task, wish: WaitOn) -> None:
+        """Put a task on a queue."""
+        task.queue, task.why, task.since = wish.queue, wish.why, self.now
+        task.wake_at = None if wish.ms is None else self.now + wish.ms
+        wish.queue.tasks.append(task)
+
+    def wake_up(self: Any, queue: WaitQueue, *, one: bool = False) -> None:
+        """Wake everybody who sleeps on a queue, the last who came first; ``one``: only the first who came.
+
+        Kernel: wake_up, kernel/sched/wait.c.
+        """
+        self.news()
+        for task in queue.tasks[:1] if one else queue.tasks[::-1]:
+            self.make_runnable(task, woken=True)
+
+    def make_runnable(self: Any, task: Task, *, woken: bool) -> None:
+        """End a task's sleep."""
+        if task.queue is not None:
+            task.queue.tasks.remove(task)
+            task.answer = woken
+        task.queue = task.wake_at = None
+        if task not in self.running:
+            self.run_queue.append(task)
+
+    def news(self: Any) -> None:
+        """Something changed: whoever tried in vain may try again."""
+        for task in (*self.tasks, *self.running):
+            task.fruitless = 0

@@ -32,6 +32,9 @@ _OWN = (
     "mutexes",
     "plans",
     "processes",
+    "run_queue",
+    "running",
+    "tasks",
     "trail",
     "zonelist",
 )
@@ -70,6 +73,7 @@ def twin_of(m: Machine, *, lazy: bool = False) -> Machine:
     twin.zonelist = tuple(zones[zone] for zone in m.zonelist)
     twin.memmap = m.memmap.twin(zones, twin._make_page, lazy=lazy)
     twin._held_irqs, twin.mutexes = [], list(m.mutexes)
+    twin._start_tasks()  # a learner's tasks cannot be copied: they stay behind
     if lazy:  # it has nothing to reclaim either: a request that would have to wait says so, that is enough
         now = twin.now
         twin._start_workload()

@@ -43,6 +43,7 @@ FLOORS: dict[str, float] = {
     "reclaim_events": 0.5,
     "sched": 1.5,
     "mutex": 1.7,
+    "kthread": 9.4,
     "shrinker": 5,
     "memory": 1,
     "story": 1,
