@@ -73,7 +73,7 @@ def do(r: Recorder, words: str, wanted: dict):
 
 def test_every_step() -> None:
     """26 states of one pool."""
-    r, states = Recorder(), 0
+    r, states, slept = Recorder(), 0, 0.0
     for words, wanted in DATA["steps"]:
         if words == "slept_ms":
             assert abs(slept - wanted["ms"]) < 40  # a tick or two, and the scheduler of a real machine
