@@ -80,7 +80,7 @@ def test_every_step() -> None:
         elif "elem" in wanted:
             before = r.m.now
             element = do(r, words, wanted)
-            r.m.now - before
+            slept = r.m.now - before
             assert r.state(element) == wanted, words
             states += 1
     assert states == 26
