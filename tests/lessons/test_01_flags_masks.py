@@ -407,6 +407,16 @@ def test_a_zone_that_would_do_is_not_to_be_named() -> None:
     assert "Zone DMA32 would do: 760 > 270" in reports._fault(text, [("DMA32", "amount", 760, 78)])
 
 
+def test_a_block_counts_if_the_mask_may_take_it() -> None:
+    reports = module("flags_reports")
+    small = reports.recorded("order10_atomic").replace("order:10", "order:3")
+    assert reports.true_why(small) == []
+    reserved = re.sub(r"\((?:U|M|UM|UME)\)", "(H)", small)
+    assert reports.true_why(reserved) == []
+    nowait = reserved.replace("mode:0xa20(GFP_ATOMIC)", "mode:0x800(GFP_NOWAIT)")
+    assert reports.true_why(nowait) == [("DMA32", "block", 5129, 207), ("DMA", "block", 729, 110)]
+
+
 # --- all -----------------------------------------------------------------------------------------------------
 
 RIGHT = [("stops_at", by_steps), ("stops_at", by_trying), ("stops_at", by_table), *TRANSLATE_RIGHT, *WHY_RIGHT]
