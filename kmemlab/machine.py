@@ -6,7 +6,8 @@ All state hangs on it; two machines never share anything. The functions are thos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,9 @@ from kmemlab import (
 from kmemlab.check import CheckResult, check_machine
 from kmemlab.context import Context, ContextMachine
 from kmemlab.events import Event, Trace, expand
-from kmemlab.from_procfs import NOTE, zones_from_procfs
-from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
+from kmemlab.from_procfs import zones_from_procfs
+from kmemlab.from_report import zones_from_report
+from kmemlab.kernels import KERNELS, KernelProfile
 from kmemlab.mmzone import (
     MAX_ORDER,
     MIGRATE_TYPES,
@@ -67,8 +69,8 @@ CONFIGS = frozenset({"DEBUG_VM", "DEBUG_ATOMIC_SLEEP", "SLAB_FREELIST_RANDOM"})
 class Machine(SlabMachine, WorkloadMachine, ShrinkerMachine, MutexMachine, SchedMachine, ContextMachine):
     """A computer with Linux's page allocator.
 
-    ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``
-    and ``from_procfs`` for real ones. ``without`` names kernel rules to leave out (see ``RULES``),
+    ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``,
+    ``from_procfs`` and ``from_report`` for real ones. ``without`` names kernel rules to leave out (see ``RULES``),
     ``config`` build options to add to Debian's ("DEBUG_VM": a page freed twice stops the kernel).
     Errors: ValueError that names the argument.
 
@@ -244,24 +246,9 @@ class Machine(SlabMachine, WorkloadMachine, ShrinkerMachine, MutexMachine, Sched
 
     @classmethod
     def _of_recording(cls, recording: Recording, state: str, without: Iterable[str] = ()) -> Machine:
-        m = cls.__new__(cls)
-        memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
-        zones, empty = zones_from_state(recording, state, memmap)
-        profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in (*zones, *empty)) else LINUX_6_1
-        if unknown := {zone.name for zone in zones} - set(profile.zone_names):
-            raise ValueError(f"{recording.path}: {state}: no zone {', '.join(sorted(unknown))} in {profile.name}")
-        m._start(profile, zones, empty, recording.name, len(zones[0].pcps), without)
-        memmap.make = m._make_page
-        m.memmap = memmap
+        zones_from = partial(zones_from_state, recording, state)
+        m = cls._of_zones(zones_from, recording.name, without, recording.sysctls)
         m.recording = recording
-        for key in m._sysctls:
-            value = recording.meta.get(key, -1)
-            if isinstance(value, int) and value >= 0:
-                m._sysctls[key] = value
-        ratio = recording.meta.get("lowmem_reserve_ratio")
-        if isinstance(ratio, list) and all(isinstance(r, int) and r >= 0 for r in ratio):
-            m._sysctls["lowmem_reserve_ratio"] = list(ratio)
-        m._settle()
         return m
 
     @classmethod
@@ -272,12 +259,29 @@ class Machine(SlabMachine, WorkloadMachine, ShrinkerMachine, MutexMachine, Sched
         each zone's start, largest first, all Movable. So totals, watermarks and verdicts are the real
         machine's, page frame numbers are not; ``m.note`` says so. Errors: ValueError naming file and line.
         """
+        return cls._of_zones(partial(zones_from_procfs, buddyinfo, zoneinfo), "from /proc", without)
+
+    @classmethod
+    def from_report(cls, text: str, *, without: Iterable[str] = ()) -> Machine:
+        """The machine of the first "page allocation failure" or OOM report of a log (2.6.11 to 6.x), to try masks on.
+
+        Zones, watermarks, free blocks by order are the report's, frames are not (``m.note``); the rules are 6.1's.
+        Errors: ValueError naming the line and what is missing. Kernel: show_free_areas, mm/page_alloc.c.
+        """
+        return cls._of_zones(partial(zones_from_report, text), "from a report", without)
+
+    @classmethod
+    def _of_zones(
+        cls, zones_from: Callable[[MemMap], mm_init.Found], label: str, without: Iterable[str],
+        sysctls: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Machine:  # fmt: skip
         m = cls.__new__(cls)
         memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
-        profile, zones, empty, carried = zones_from_procfs(buddyinfo, zoneinfo, memmap)
-        m._start(profile, zones, empty, "from /proc", len(zones[0].pcps), without)
+        found = zones_from(memmap)
+        m._start(found.kernel, found.zones, found.empty, label, len(found.zones[0].pcps), without)
         memmap.make = m._make_page
-        m.memmap, m.carried, m.note = memmap, carried, NOTE
+        m.memmap, m.carried, m.note = memmap, found.carried, found.note
+        m._sysctls.update(sysctls)
         m._settle()
         return m
 

@@ -250,6 +250,8 @@ def _may_oom(m: Machine, t: _Try, progress: int) -> Generator[Any, None, tuple[P
                 return page, True
         yield Sleep(ROUND) if m.context.preempt_count else None  # the victim must get the CPU to go
         return None, True
+    if gfp & NOFAIL:
+        yield Wait(f"asks for order {t.order} with __GFP_NOFAIL, reclaim finds nothing, and nobody can be killed")
     return None, bool(gfp & NOFAIL)
 
 
