@@ -76,6 +76,7 @@ FLOORS: dict[str, float] = {
     "percpu": 9,
     "memblock": 9,
     "procfs": 9,
+    "facade": 9.7,
     "layout": 9.3,
     "from_procfs": 9.5,
     "from_report": 9.5,
