@@ -1,13 +1,13 @@
 """A machine's zones from the text of a real machine's /proc/buddyinfo and /proc/zoneinfo.
 
-/proc tells how many blocks of each order are free, not which; they are laid out so that no two free
-buddies stand side by side, as the kernel would have merged them.
+/proc tells how many blocks of each order are free, not which: see ``layout`` for where they are put.
 """
 
 from __future__ import annotations
 
 from kmemlab.kernels import LINUX_6_1, LINUX_6_1_I386, KernelProfile
-from kmemlab.mm_init import free_boot_range, pageblocks
+from kmemlab.layout import Spare, lay_out
+from kmemlab.mm_init import pageblocks
 from kmemlab.mmzone import MAX_ORDER, MIGRATE_MOVABLE, MemMap, PerCpuPages, Zone
 from kmemlab.procfs import ProcfsError, ZoneText, parse_buddyinfo, parse_zoneinfo
 
@@ -17,7 +17,6 @@ NOTE = (
     "Made from /proc: which blocks are free, their order in the lists and their types are not told there. "
     "Counts, watermarks and verdicts are the real machine's; page frame numbers are not."
 )
-TOP = MAX_ORDER - 1
 
 
 def zones_from_procfs(
@@ -49,7 +48,7 @@ def zones_from_procfs(
             empty.append(zone)
             continue
         zone.pageblock_mt = types
-        _lay_out(zone, counts[zone.name], text, memmap)
+        _fill_pcps(zone, text, _lay_out(zone, counts[zone.name]), memmap)
         zones.append(zone)
     return profile, sorted(zones, key=lambda zone: zone.idx), empty, carried
 
@@ -70,78 +69,21 @@ def _zone(text: ZoneText, profile: KernelProfile) -> Zone:
     return zone
 
 
-def _lay_out(zone: Zone, counts: list[int], text: ZoneText, memmap: MemMap) -> None:
-    """Give each counted block a place: the block in one half of a larger area, its buddy's half left in use."""
+def _lay_out(zone: Zone, counts: list[int]) -> Spare:
     need = sum(count << order for order, count in enumerate(counts))
     if need > zone.managed:
         raise ProcfsError(f"buddyinfo: zone {zone.name}: {need} pages free, but zoneinfo says {zone.managed} managed")
-    first, end = max(zone.start_pfn, 256), zone.end_pfn
-    chunks = range(-(-first >> TOP) << TOP, end >> TOP << TOP, 1 << TOP)
-    if counts[TOP] > len(chunks):
-        raise ProcfsError(f"buddyinfo: zone {zone.name}: {counts[TOP]} blocks of order {TOP} do not fit into it")
-    rest = len(chunks) - counts[TOP]
-    spare: list[list[int]] = [[] for _ in range(MAX_ORDER + 1)]
-    if chunks:
-        _spare_range(spare, first, chunks[0])
-        _spare_range(spare, chunks[-1] + (1 << TOP), end)
-        if counts[TOP]:
-            free_boot_range(zone, chunks[rest], chunks[-1] + (1 << TOP))
-        spare[TOP].extend(reversed(chunks[: min(rest, 1 << 16)]))
-    else:
-        _spare_range(spare, first, end)
-    for order in range(TOP - 1, -1, -1):
-        for _ in range(counts[order]):
-            area = _area(spare, order + 1)
-            if area >= 0:
-                spare[order].append(area)
-                _list(zone, area + (1 << order), order)
-            elif (area := _lone_area(zone, spare, order)) >= 0:
-                _list(zone, area, order)
-            else:
-                raise ProcfsError(f"buddyinfo: zone {zone.name}: the blocks of order {order} do not fit into it")
-    _fill_pcps(zone, text, spare, memmap)
+    try:
+        return lay_out(zone, {MIGRATE_MOVABLE: counts})
+    except ValueError as error:
+        raise ProcfsError(f"buddyinfo: {error}") from None
 
 
-def _spare_range(spare: list[list[int]], first: int, end: int) -> None:
-    """Cut a range into aligned areas."""
-    while first < end:
-        order = min(TOP, (first & -first).bit_length() - 1, (end - first).bit_length() - 1)
-        spare[order].append(first)
-        first += 1 << order
-
-
-def _list(zone: Zone, pfn: int, order: int) -> None:
-    zone.free_area[order][MIGRATE_MOVABLE][pfn] = None
-    zone.buddy[pfn] = order << 3 | MIGRATE_MOVABLE
-
-
-def _area(spare: list[list[int]], order: int) -> int:
-    """An unused aligned area of 2**order pages, cut from a larger one if need be; -1 if there is none."""
-    high = order
-    while high < MAX_ORDER and not spare[high]:
-        high += 1
-    if high >= MAX_ORDER:
-        return -1
-    area = spare[high].pop()
-    while high > order:
-        high -= 1
-        spare[high].append(area + (1 << high))
-    return area
-
-
-def _lone_area(zone: Zone, spare: list[list[int]], order: int) -> int:
-    """An area of just this order whose buddy is no free block: such as one at a zone's border."""
-    for i, area in enumerate(spare[order]):
-        if zone.buddy.get(area ^ 1 << order, -1) >> 3 != order:
-            return spare[order].pop(i)
-    return -1
-
-
-def _fill_pcps(zone: Zone, text: ZoneText, spare: list[list[int]], memmap: MemMap) -> None:
+def _fill_pcps(zone: Zone, text: ZoneText, spare: Spare, memmap: MemMap) -> None:
     for cpu, numbers in enumerate(text.pcps or [{}]):
         pcp = PerCpuPages(cpu, numbers.get("high", 0), max(1, numbers.get("batch", 1)))
         for _ in range(min(numbers.get("count", 0), zone.managed)):
-            pfn = _area(spare, 1)
+            pfn = spare.take(1, MIGRATE_MOVABLE)
             if pfn < 0:
                 break
             page = memmap[pfn + 1]

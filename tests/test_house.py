@@ -48,6 +48,7 @@ FLOORS: dict[str, float] = {
     "buddy": 3,
     "check": 6.6,
     "mm_init": 3,
+    "layout": 3.5,
     "observe": 6.6,
     "recording": 4,
     "pcplist": 4,
