@@ -109,7 +109,7 @@ class Spare:
         """The first pfn of an area of 2**order pages, -1 if none is left: at an edge of this type (not if ``apart``),
         else in a new pageblock, else wherever there is room."""
         places = [self.whole] if apart else [self.edges[migratetype], self.whole]
-        for pool in (*places, self.rest, *self.edges):
+        for pool in (*places, self.rest, *self._open_to(migratetype)):
             for high in range(order, MAX_ORDER):
                 if pool[high]:
                     area = pool[high].pop()
@@ -121,12 +121,16 @@ class Spare:
 
     def lone(self, order: int, migratetype: int) -> int:
         """An area of just this order whose buddy is no free block, such as one at a zone's border; -1 if none is."""
-        for pool in (self.rest, *self.edges, self.whole):
+        for pool in (self.rest, *self._open_to(migratetype), self.whole):
             for i, area in enumerate(pool[order]):
                 if self.zone.buddy.get(area ^ 1 << order, -1) >> 3 != order:
                     self._claim(area, order, migratetype)
                     return pool[order].pop(i)
         return -1
+
+    def _open_to(self, migratetype: int) -> list[list[list[int]]]:
+        """The edges of all types, the HighAtomic reserve's for its own blocks alone."""
+        return [pool for mt, pool in enumerate(self.edges) if mt != MIGRATE_HIGHATOMIC or mt == migratetype]
 
     def _claim(self, pfn: int, order: int, migratetype: int) -> None:
         for block in range(pfn >> PAGEBLOCK_ORDER, (pfn + (1 << order) - 1 >> PAGEBLOCK_ORDER) + 1):
@@ -137,7 +141,9 @@ def lay_out(zone: Zone, blocks: Mapping[int, Sequence[int]], *, apart: bool = Fa
     """Give each counted block a place: the upper half of an area of which the lower half is in use.
 
     ``blocks`` maps a migratetype to its number of blocks of each order. ``apart``: each small block in a pageblock of
-    its own while there are any. ``kept`` pageblocks are the HighAtomic reserve. Returns what is left. Errors: DoesNotFit.
+    its own while there are any. ``kept`` pageblocks are the HighAtomic reserve. Returns what is left.
+
+    Errors: DoesNotFit.
     """
     spare = Spare(zone)
     _lay_out_top(zone, {mt: counts[TOP] for mt, counts in blocks.items()}, spare)
