@@ -114,8 +114,9 @@ class Spare:
                 if pool[high]:
                     area = pool[high].pop()
                     self._claim(area, high if pool is not self.whole else max(order, PAGEBLOCK_ORDER), migratetype)
+                    parts = self.edges[migratetype] if migratetype == MIGRATE_HIGHATOMIC else self.rest
                     for half in range(high - 1, order - 1, -1):
-                        (self.whole if half >= PAGEBLOCK_ORDER else self.rest)[half].append(area + (1 << half))
+                        (self.whole if half >= PAGEBLOCK_ORDER else parts)[half].append(area + (1 << half))
                     return area
         return -1
 
