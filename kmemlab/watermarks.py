@@ -127,8 +127,8 @@ def _ends(group: list[Sample]) -> list[Sample]:
 class Watch:
     """Keeps the curve of one zone of a machine from now on: a sample after each call, at most 2,000 of them.
 
-    It is an observer like any other: a machine that nobody watches pays nothing, a watched one takes some ten times as long
-    for a request.
+    It is an observer like any other: a machine that nobody watches pays nothing, a request on a watched one
+    takes some ten times as long.
     Errors: ValueError for a zone the machine does not have.
     """
 
