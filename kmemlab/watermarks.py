@@ -125,7 +125,7 @@ def _ends(group: list[Sample]) -> list[Sample]:
 
 
 class Watch:
-    """Keeps the curve of one zone of a machine from now on: a sample after each call, at most 2,000 of them.
+    """Keeps the curve of one zone of a machine from ``begin()`` on: a sample after each call, at most 2,000 of them.
 
     It is an observer like any other: a machine that nobody watches pays nothing, a request on a watched one
     takes some ten times as long.
@@ -147,13 +147,13 @@ class Watch:
         self._kept: list[Sample] = [self._sample()]
         self._group: list[Sample] = []
         self.listens = False
-        self.begin()
 
-    def begin(self) -> None:
+    def begin(self) -> Watch:
         """Listen, from now on or again."""
         if not self.listens:
             self._unsubscribe = self.m.events.subscribe(self._see)
             self.listens = True
+        return self
 
     def stop(self) -> None:
         """Listen no more: the machine is as fast as before, the curve stays."""

@@ -76,7 +76,7 @@ def test_memalloc_has_no_floor() -> None:
 def test_a_machine_stops_at_the_floor(gfp: int) -> None:
     """Page after page from zone DMA until NULL: the level is the floor, and the curve says so."""
     m = Machine.from_recording("256M-a-21")
-    watch = Watch(m, "DMA")
+    watch = Watch(m, "DMA").begin()
     zone = watch.zone
     zone.stat_threshold = 0
     while m.alloc_pages(GFP_DMA | gfp | __GFP_NOWARN, 0):
@@ -108,7 +108,7 @@ def test_sums_against_the_machine() -> None:
     """Every count of the curve is the machine's; watched or not, it does the same."""
     m = full()
     plain, stat = m.copy(), dict(m.lru.stat)
-    watch = Watch(m, "DMA32")
+    watch = Watch(m, "DMA32").begin()
     said = play(m, 7)
     assert said == play(plain, 7)
     assert m.cat("/proc/zoneinfo") == plain.cat("/proc/zoneinfo")
@@ -129,7 +129,7 @@ def test_sums_against_the_machine() -> None:
 def test_a_long_curve_keeps_its_ends() -> None:
     """At most 2,000 samples; of each group of requests the lowest and the highest level, as read after each call."""
     m = full()
-    watch = Watch(m, "DMA32")
+    watch = Watch(m, "DMA32").begin()
     free = [watch.zone.nr_free_pages]
     for _ in range(5000):
         m.alloc_pages(GFP_KERNEL | __GFP_NOWARN, 0)
@@ -146,7 +146,7 @@ def test_a_long_curve_keeps_its_ends() -> None:
 
 def test_nobody_listens_after_stop() -> None:
     m = Machine("linux-6.1", memory="64M")
-    watch = Watch(m, "DMA32")
+    watch = Watch(m, "DMA32").begin()
     m.alloc_pages(GFP_KERNEL, 0)
     watch.stop()
     watch.stop()
