@@ -56,20 +56,27 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that got NULL: the number ``asked`` of it, and what the zone's last test compared, in pages
-    (``free - unusable > mark + protection``). ``tested`` is False where the zone was not asked or nobody noted it."""
+    """A request that got NULL: the number ``asked`` of it, and what the zone's last test compared, in pages:
+    ``free - unusable > need`` (mark + protection). ``tested`` is False where the zone was not asked or nobody noted
+    it."""
 
     asked: int
     gfp: int
     order: int
     free: int
+    unusable: int = 0
     need: int = 0
     tested: bool = False
 
     @property
+    def left(self) -> int:
+        """Free pages that counted."""
+        return self.free - self.unusable
+
+    @property
     def enough(self) -> bool:
         """There were pages enough, but no block large enough."""
-        return self.free > self.need
+        return self.left > self.need
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +193,7 @@ class Watch:
                 self.refusal = Refusal(self.asked, *self._call, self.zone.nr_free_pages)
             else:
                 need = test.mark + test.protection
-                self.refusal = Refusal(self.asked, *self._call, test.free - test.unusable, need, True)
+                self.refusal = Refusal(self.asked, *self._call, test.free, test.unusable, need, True)
         self._keep(self._sample())
 
     def _sample(self) -> Sample:

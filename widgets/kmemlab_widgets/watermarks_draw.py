@@ -48,8 +48,8 @@ class Chart:
         return self.left + (value - self.lo) / (self.hi - self.lo) * (self.right - self.left)
 
     def y(self, pages: float) -> float:
-        """Px of a level; what is above the axis stands at its top."""
-        return self.bottom - min(pages, self.most) / self.most * (self.bottom - self.top)
+        """Px of a level; what is beyond the axis stands at its end."""
+        return self.bottom - max(0, min(pages, self.most)) / self.most * (self.bottom - self.top)
 
     @property
     def ticks(self) -> float:

@@ -97,5 +97,5 @@ def _refusal(samples: Sequence[Sample], marks: Marks, gfp: int, order: int) -> R
         if sample.got < sample.asked:
             floor = floor_of(marks, gfp, order)
             tested = floor is not None and sample.free <= floor
-            return Refusal(sample.asked, gfp, order, sample.free, floor or 0, tested)
+            return Refusal(sample.asked, gfp, order, sample.free, need=floor or 0, tested=tested)
     return None

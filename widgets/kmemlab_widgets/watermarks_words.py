@@ -70,15 +70,20 @@ def comparison(refusal: Refusal) -> tuple[str, str]:
     """The test that a refused request failed: the numbers, and the verdict. One > is strict: equal is not above."""
     if not refusal.tested:
         return f"NULL at request {number(refusal.asked)}", ""
-    sum_ = f"{number(refusal.free)} > {number(refusal.need)}"
+    sum_ = f"{_left(refusal)} > {number(refusal.need)}"
     if refusal.enough:
         return (
             f"NULL: {sum_}",
             f"✕ but no free block of order {refusal.order}" if refusal.order else "✕ but none is left",
         )
-    if refusal.free == refusal.need:
+    if refusal.left == refusal.need:
         return f"NULL: {sum_} ?", "✕ equal is not above"
-    return f"NULL: {sum_} ?", f"✕ {plural(refusal.need - refusal.free + 1, 'page')} short"
+    return f"NULL: {sum_} ?", f"✕ {plural(refusal.need - refusal.left + 1, 'page')} short"
+
+
+def _left(refusal: Refusal) -> str:
+    minus = f" − {number(refusal.unusable)}" if refusal.unusable else ""
+    return f"{number(refusal.free)}{minus}"
 
 
 def _helped(run: Run) -> str:
@@ -90,11 +95,11 @@ def _helped(run: Run) -> str:
     if last.direct:
         parts.append(f"callers reclaimed {plural(last.direct, 'time')}")
     if last.oom:
-        parts.append(f"{plural(last.oom, 'process')} killed".replace("processs", "processes"))
+        parts.append(f"the OOM killer killed {plural(last.oom, 'time')}")
     if not parts:
         lowest = min(sample.free - sample.low for sample in run.samples)
         return "free never fell to low" if lowest > 0 else "nobody made room"
-    return " and ".join(parts)
+    return ", ".join(parts)
 
 
 def _clause(run: Run) -> str:
@@ -106,7 +111,9 @@ def _clause(run: Run) -> str:
     refusal = run.refusal
     why = ""
     if refusal is not None and refusal.tested and not refusal.enough:
-        why = f": refused when {number(refusal.free)} free is not above {number(refusal.need)}"
+        free = "" if refusal.unusable else " free"
+        why = f": refused when {_left(refusal)}{free} is not above {number(refusal.need)}"
+
     elif refusal is not None:
         why = f": first NULL at request {number(refusal.asked)}"
     return f"{who(run)} got {_of(run)}{why}"

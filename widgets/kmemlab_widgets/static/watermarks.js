@@ -70,7 +70,7 @@ class Curve {
     return {
       ...at, lo, hi,
       x: (value) => at.left + ((value - lo) / (hi - lo)) * (at.right - at.left),
-      y: (pages) => at.bottom - (Math.min(pages, at.most) / at.most) * (at.bottom - at.top),
+      y: (pages) => at.bottom - (Math.max(0, Math.min(pages, at.most)) / at.most) * (at.bottom - at.top),
     };
   }
 
