@@ -12,6 +12,7 @@ import pytest
 
 from kmemlab import __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL, GFP_NOWAIT, Machine
 from kmemlab_widgets import Watermarks
+from tests.browser.test_drawings import MEASURE
 
 pytestmark = pytest.mark.browser
 
@@ -167,6 +168,18 @@ def test_a_part_by_keys_and_buttons(show: Callable[..., Any], panel: Watermarks)
     assert curve.locator("path.free").get_attribute("d") != whole
     page.get_by_role("button", name="whole curve").first.click()
     assert curve.locator("path.free").get_attribute("d") == whole
+
+
+@pytest.mark.parametrize(("width", "picked"), [(868, ".wide svg"), (358, ".narrow svg")])
+def test_labels_stay_apart(show: Callable[..., Any], panel: Watermarks, width: int, picked: str) -> None:
+    """However large a part is seen, no number covers another, and none sticks out."""
+    page = opened(show, panel, width=width)
+    page.add_style_tag(content="svg { font-family: 'DejaVu Sans' !important }")
+    for run in (0, 1):
+        hand = page.locator(".said").nth(run)
+        for key in ("Home", "+", "+", "End", "+", "0", "+", "+", "+", "+", "0"):
+            hand.press(key)
+            assert page.evaluate(MEASURE.replace("'svg'", f"'{picked}'")) == [[], []], f"curve {run} after {key}"
 
 
 def test_floors_are_ticked(show: Callable[..., Any], panel: Watermarks) -> None:

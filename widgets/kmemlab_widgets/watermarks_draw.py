@@ -140,7 +140,8 @@ def fixed(svg: Svg, shown: Shown, places: Sequence[Chart]) -> None:
         last = run.samples[-1]
         for row, words in (("kswapd", "never"), ("direct", never(run)), ("oom", "never")):
             if getattr(at, row) and not getattr(last, row) and last.asked:
-                svg.text(at.left, getattr(at, row) + 11, words, px=11, fill="ink2")
+                short = words if text_width(words, 11) < at.right - at.left else "never"
+                svg.text(at.left, getattr(at, row) + 11, short, px=11, fill="ink2")
         svg.text((at.left + at.right) / 2, at.ticks + 18, axis, px=11, fill="ink2", anchor="middle")
         _cut_off(svg, at, run)
         svg.grow(at.ticks + 24)
@@ -243,15 +244,23 @@ def _moving(svg: Svg, at: Chart, run: Run, by: str) -> None:
         y = getattr(at, row)
         if y and (rises := _rises(at, samples, row, value)):
             svg.path("".join(f"M{x} {y:g}{shape}" for x in rises), fill=fill, stroke=token, sw=sw)
-    for tick in ticks(at.lo, at.hi):
-        x = at.x(tick)
-        svg.line(x, at.bottom, x, at.bottom + 4)
-        words = number(int(tick))
-        anchor = "end" if x + text_width(words, 11) / 2 > at.right + 8 else "middle"
-        svg.text(x, at.ticks, words, px=11, anchor=anchor)
+    _scale(svg, at)
     _level_labels(svg, at, samples[0])
     _boost(svg, at, samples, value)
     _ring(svg, at, run, value)
+
+
+def _scale(svg: Svg, at: Chart) -> None:
+    """The numbers at the x axis; one that would cover the number before it is left out."""
+    edge = 0.0
+    for tick in ticks(at.lo, at.hi):
+        x, words = at.x(tick), number(int(tick))
+        wide = text_width(words, 11)
+        left = min(x - wide / 2, at.right + 8 - wide)
+        svg.line(x, at.bottom, x, at.bottom + 4)
+        if left > edge:
+            svg.text(round(left + wide / 2, 1), at.ticks, words, px=11, anchor="middle")
+            edge = left + wide + 6
 
 
 def _level_labels(svg: Svg, at: Chart, first: Sample) -> None:

@@ -112,7 +112,8 @@ def _clause(run: Run) -> str:
     why = ""
     if refusal is not None and refusal.tested and not refusal.enough:
         free = "" if refusal.unusable else " free"
-        why = f": refused when {_left(refusal)}{free} is not above {number(refusal.need)}"
+        which = "" if len({gfp for gfp, *_ in run.requests}) == 1 else f"{show_gfp_flags(refusal.gfp)} "
+        why = f": {which}refused when {_left(refusal)}{free} is not above {number(refusal.need)}"
 
     elif refusal is not None:
         why = f": first NULL at request {number(refusal.asked)}"

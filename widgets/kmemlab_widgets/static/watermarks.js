@@ -144,13 +144,15 @@ class Curve {
   }
 
   scale(at, layer, first) {
+    let edge = 0;
     for (const tick of ticks(at.lo, at.hi)) {
-      const x = at.x(tick);
-      const end = x + number(tick).length * 3.5 > at.right + 8;
-      layer.append(
-        shape("line", { x1: x, x2: x, y1: at.bottom, y2: at.bottom + 4, stroke: "var(--kml-line)" }),
-        shape("text", { x, y: at.ticks, "font-size": 11, fill: "var(--kml-ink)", "text-anchor": end ? "end" : "middle" }, number(tick)),
-      );
+      const [x, words] = [at.x(tick), number(tick)];
+      const wide = words.length * 7; // px of 11 px digits in the widest font
+      const left = Math.min(x - wide / 2, at.right + 8 - wide);
+      layer.append(shape("line", { x1: x, x2: x, y1: at.bottom, y2: at.bottom + 4, stroke: "var(--kml-line)" }));
+      if (left <= edge) continue; // it would cover the number before it
+      layer.append(shape("text", { x: left + wide / 2, y: at.ticks, "font-size": 11, fill: "var(--kml-ink)", "text-anchor": "middle" }, words));
+      edge = left + wide + 6;
     }
     if (!at.labels) return;
     const down = [...MARKS].reverse();
