@@ -70,7 +70,7 @@ def said(page: Any, run: int = 0) -> str:
 @pytest.mark.parametrize("light", [True, False])
 def test_arrow_keys_walk_along_the_curve(show: Callable[..., Any], panel: Watermarks, width: int, light: bool) -> None:
     page = opened(show, panel, width=width, light=light)
-    rows = data(panel)["runs"][0]["rows"]
+    rows = panel._shown.runs[0].samples
     assert picture(page, width).is_visible()
     page.locator(".said").first.focus()
     for key, index in (
@@ -81,11 +81,12 @@ def test_arrow_keys_walk_along_the_curve(show: Callable[..., Any], panel: Waterm
         ("End", len(rows) - 1),
     ):
         page.keyboard.press(key)
-        asked, _, free, low, mid, high, *_ = rows[index]
+        asked, _, free, low, mid, high, _, kswapd, *_ = rows[index]
         words = said(page)
         assert words.startswith(f"after {asked:,} request")
         assert f": {free:,} free, " in words
         assert f"; min {low:,}, low {mid:,}, high {high:,}" in words
+        assert f"; kswapd ran {kswapd:,} time" in words
         assert page.locator(".said").first.get_attribute("aria-valuetext") == words
         assert page.locator(".said").first.get_attribute("aria-valuenow") == str(index)
         where = place(panel, 0, width)
@@ -100,7 +101,7 @@ def test_the_browser_draws_what_python_draws(show: Callable[..., Any], panel: Wa
     """The curve goes through each sample, the marks are the same paths, and so are the words at the ring."""
     page = opened(show, panel)
     for run, name in ((0, "atomic"), (1, "kernel")):
-        where, rows = place(panel, run), data(panel)["runs"][run]["rows"]
+        where, rows = place(panel, run), panel._shown.runs[run].samples
         layer = picture(page).locator(".curve").nth(run)
         points = re.findall(r"([\d.]+) ([\d.]+)", layer.locator("path.free").get_attribute("d"))
         assert len(points) == len(rows), name
@@ -119,7 +120,7 @@ def test_the_browser_draws_what_python_draws(show: Callable[..., Any], panel: Wa
 def test_hover(show: Callable[..., Any], panel: Watermarks) -> None:
     page = opened(show, panel)
     for run in (0, 1):
-        asked = data(panel)["runs"][run]["rows"][-1][0] // 3
+        asked = panel._shown.runs[run].samples[-1][0] // 3
         page.mouse.move(*at(page, panel, run, asked))
         assert said(page, run).startswith(f"after {asked:,} request")
     page.wait_for_function("document.querySelectorAll('.quiet')[1].textContent.startsWith('after ')")
@@ -127,7 +128,7 @@ def test_hover(show: Callable[..., Any], panel: Watermarks) -> None:
 
 def test_drag_shows_a_part_and_a_double_click_all(show: Callable[..., Any], panel: Watermarks) -> None:
     page = opened(show, panel)
-    rows = data(panel)["runs"][0]["rows"]
+    rows = panel._shown.runs[0].samples
     first, last = rows[-1][0] // 4, rows[-1][0] // 2
     curve = picture(page).locator(".curve").first
     whole = curve.locator("path.free").get_attribute("d")

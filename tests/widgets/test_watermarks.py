@@ -100,8 +100,10 @@ def test_in_the_middle_of_a_cell() -> None:
     assert [row[2] for row in rows] == [free[row[0]] for row in rows]
     assert max(row[2] for row in rows) == max(free) > max(free[0], free[-1])
     assert min(row[2] for row in rows) == min(free)
-    assert rows[-1][7] == m.lru.stat["pageoutrun"] - ran > 0
-    assert f"kswapd ran {rows[-1][7]} times" in panel._last.headline
+    last = panel.run.samples[-1]
+    assert last.kswapd == m.lru.stat["pageoutrun"] - ran > 0
+    assert json.loads(panel.view_data)["runs"][0]["rest"][-1][1:] == list(last[3:10])
+    assert f"kswapd ran {last.kswapd} times" in panel._last.headline
 
 
 def test_the_drawing_stands_where_the_numbers_say() -> None:
@@ -187,7 +189,7 @@ def test_bare_rows_beside_a_machine() -> None:
     panel.refresh()
     data = json.loads(panel.view_data)
     assert [run["title"] for run in data["runs"]] == ["alloc_pages(GFP_KERNEL, 0): 40 of 40", "requests: 96 of 96"]
-    assert data["runs"][1]["rows"][-1][:10] == [96, 96, 150, 145, 181, 217, 0, 1, 1, 0]
+    assert list(panel._shown.runs[1].samples[-1][:10]) == [96, 96, 150, 145, 181, 217, 0, 1, 1, 0]
     first, second = data["places"]["868"]
     assert (first["most"], first["top"], first["bottom"]) == (second["most"], second["top"], second["bottom"])
     assert second["left"] > first["right"]

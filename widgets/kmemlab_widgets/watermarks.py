@@ -21,7 +21,7 @@ from kmemlab_widgets.svg import Svg
 from kmemlab_widgets.theme import css
 from kmemlab_widgets.watermarks_draw import charts, draw, fixed, plain
 from kmemlab_widgets.watermarks_rows import run_of_rows
-from kmemlab_widgets.watermarks_words import Floor, Shown, comparison, headline, second_line, title, twin
+from kmemlab_widgets.watermarks_words import Floor, Shown, comparison, headline, refused, second_line, title, twin
 
 __all__ = ["Watermarks"]
 
@@ -104,7 +104,7 @@ class Watermarks(Panel, anywidget.AnyWidget):
             base[width], places[width] = str(svg), [plain(each) for each in at]
         self.view_data = json.dumps({
             "head": view.headline, "sub": second_line(shown), "twin": view.twin, "by": self._by,
-            "runs": [{"title": title(run), "rows": run.samples, "ring": _ring(run)} for run in shown.runs],
+            "runs": [{"title": title(run), "ring": _ring(run)} | _packed(run, self._by) for run in shown.runs],
             "floors": [[floor.name, floor.pages] for floor in shown.floors], "base": base, "places": places,
         })  # fmt: skip
 
@@ -147,10 +147,22 @@ def _named(masks: Any) -> dict[str, int]:
     return {str(name): int(gfp) for name, gfp in masks.items()}
 
 
+def _packed(run: Run, by: str) -> dict[str, Any]:
+    """The samples for the browser. Marks and counters change seldom: each change has a row with its sample's number."""
+    rest, last = [], ()
+    for i, sample in enumerate(run.samples):
+        if sample[3:10] != last:
+            last = sample[3:10]
+            rest.append((i, *last))
+    if by == "ms":
+        return {"rows": [(*sample[:3], sample.ms) for sample in run.samples], "rest": rest}
+    return {"rows": [sample[:3] for sample in run.samples], "rest": rest}
+
+
 def _ring(run: Run) -> dict[str, Any] | None:
     """Where the first NULL is drawn, and its words."""
     if run.refusal is None:
         return None
-    at = next(i for i, sample in enumerate(run.samples) if sample.asked >= run.refusal.asked)
+    at = refused(run)
     free = run.refusal.free if run.refusal.tested else run.samples[at].free
     return {"at": at, "free": free, "words": [each for each in comparison(run.refusal) if each]}

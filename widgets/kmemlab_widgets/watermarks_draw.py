@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from kmemlab.watermarks import Run, Sample
 from kmemlab_widgets.svg import Svg, fit, text_width
 from kmemlab_widgets.theme import number
-from kmemlab_widgets.watermarks_words import Shown, comparison, headline, never, second_line, title, where
+from kmemlab_widgets.watermarks_words import Shown, comparison, headline, never, refused, second_line, title, where
 
 __all__ = ["Chart", "charts", "draw", "fixed", "plain", "spread", "ticks"]
 
@@ -59,8 +59,8 @@ class Chart:
 
 def _most(shown: Shown) -> float:
     """The top of the y axis. Where the curve comes near the marks they must stay apart: higher levels are cut off."""
-    high = max(sample.high for run in shown.runs for sample in run.samples)
-    free = [sample.free for run in shown.runs for sample in run.samples]
+    high = max(max(sample[5] for sample in run.samples) for run in shown.runs)
+    free = [sample[2] for run in shown.runs for sample in run.samples]
     floors = max((floor.pages or 0 for floor in shown.floors), default=0)
     top = 1.06 * max(free)
     return max(1.3 * high, 1.1 * floors, top if min(free) > 3 * high else min(top, 3 * high), 1)
@@ -194,60 +194,58 @@ def _floors(svg: Svg, shown: Shown, places: Sequence[Chart]) -> None:
 # --- what moves with x (in the panel: static/watermarks.js) ----------------------------------------------
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The same line with at most two points in each px column, its highest and its lowest."""
-    out: list[tuple[float, float]] = []
-    column, low, high = None, points[0], points[0]
-    for point in points:
-        if round(point[0]) != column:
-            if column is not None:
-                out += [low] if low is high else sorted((low, high))
-            column, low, high = round(point[0]), point, point
-        elif point[1] < high[1]:
-            high = point
-        elif point[1] > low[1]:
-            low = point
-    return [*out, *([low] if low is high else sorted((low, high)))]
+def _columns(xs: Sequence[float], free: Sequence[int], at: Chart) -> list[tuple[float, float]]:
+    """The curve with at most two points in each px column, its highest and its lowest."""
+    kept: list[int] = []
+    column, low, high = -1, 0, 0
+    for i, x in enumerate(xs):
+        if int(x) != column:
+            kept += [] if column < 0 else [low] if low == high else sorted((low, high))
+            column, low, high = int(x), i, i
+        elif free[i] > free[high]:
+            high = i
+        elif free[i] < free[low]:
+            low = i
+    kept += [low] if low == high else sorted((low, high))
+    return [(xs[i], at.y(free[i])) for i in kept]
 
 
 def _points(points: Iterable[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.0f} {y:.1f}".removesuffix(".0") for x, y in points)
 
 
-def _steps(at: Chart, samples: Sequence[Sample], mark: str, value: Callable[[Sample], float]) -> str:
+def _steps(at: Chart, xs: Sequence[float], levels: Sequence[int]) -> str:
     """A watermark over x: level, but for the moments at which it changes."""
-    level = getattr(samples[0], mark)
+    level = levels[0]
     path = f"M{at.left:g} {at.y(level):.1f}"
-    for sample in samples:
-        if getattr(sample, mark) != level:
-            level = getattr(sample, mark)
-            path += f"H{at.x(value(sample)):.1f}V{at.y(level):.1f}"
+    for i, each in enumerate(levels):
+        if each != level:
+            level = each
+            path += f"H{xs[i]:.1f}V{at.y(level):.1f}"
     return f"{path}H{at.right:g}"
 
 
-def _rises(at: Chart, samples: Sequence[Sample], count: str, value: Callable[[Sample], float]) -> list[int]:
+def _rises(xs: Sequence[float], counts: Sequence[int]) -> list[int]:
     """The px columns in which a counter rose."""
-    counts = [getattr(sample, count) for sample in samples]
-    return sorted({round(at.x(value(samples[i]))) for i in range(1, len(samples)) if counts[i] > counts[i - 1]})
+    return sorted({round(xs[i]) for i in range(1, len(xs)) if counts[i] > counts[i - 1]})
 
 
 def _moving(svg: Svg, at: Chart, run: Run, by: str) -> None:
-    def value(sample: Sample) -> float:
-        return float(getattr(sample, by))
-
-    samples = run.samples
+    fields = dict(zip(Sample._fields, zip(*run.samples, strict=True), strict=True))
+    scale = (at.right - at.left) / (at.hi - at.lo)
+    xs = [at.left + (value - at.lo) * scale for value in fields[by]]
     for mark, dash in DASHES.items():
-        svg.path(_steps(at, samples, mark, value), stroke="ink", sw=1.5, dash=dash)
-    line = _columns([(at.x(value(sample)), at.y(sample.free)) for sample in samples])
+        svg.path(_steps(at, xs, fields[mark]), stroke="ink", sw=1.5, dash=dash)
+    line = _columns(xs, fields["free"], at)
     svg.path(_points(line if len(line) > 1 else [*line, (at.right, line[0][1])]), stroke="accent", sw=2)
     for row, (shape, token, fill, sw) in SHAPES.items():
         y = getattr(at, row)
-        if y and (rises := _rises(at, samples, row, value)):
+        if y and (rises := _rises(xs, fields[row])):
             svg.path("".join(f"M{x} {y:g}{shape}" for x in rises), fill=fill, stroke=token, sw=sw)
     _scale(svg, at)
-    _level_labels(svg, at, samples[0])
-    _boost(svg, at, samples, value)
-    _ring(svg, at, run, value)
+    _level_labels(svg, at, run.samples[0])
+    _boost(svg, at, run.samples, xs)
+    _ring(svg, at, run, xs)
 
 
 def _scale(svg: Svg, at: Chart) -> None:
@@ -271,21 +269,22 @@ def _level_labels(svg: Svg, at: Chart, first: Sample) -> None:
             svg.text(at.left - 8, top + 11, f"{mark} {number(getattr(first, mark))}", px=11, anchor="end")
 
 
-def _boost(svg: Svg, at: Chart, samples: Sequence[Sample], value: Callable[[Sample], float]) -> None:
+def _boost(svg: Svg, at: Chart, samples: Sequence[Sample], xs: Sequence[float]) -> None:
     """The size of the highest boost, over the step that it makes."""
-    top = max(sample.boost for sample in samples)
+    boosts = [sample.boost for sample in samples]
+    top = max(boosts)
     if top:
-        sample = next(sample for sample in samples if sample.boost == top)
-        x = min(at.x(value(sample)) + 4, at.right - text_width(f"boost {number(top)}", 11) - 2)
-        svg.text(x, at.y(sample.high) - 6, f"boost {number(top)}", px=11, fill="ink2", halo=True)
+        i = boosts.index(top)
+        x = min(xs[i] + 4, at.right - text_width(f"boost {number(top)}", 11) - 2)
+        svg.text(round(x, 1), at.y(samples[i].high) - 6, f"boost {number(top)}", px=11, fill="ink2", halo=True)
 
 
-def _ring(svg: Svg, at: Chart, run: Run, value: Callable[[Sample], float]) -> None:
+def _ring(svg: Svg, at: Chart, run: Run, xs: Sequence[float]) -> None:
     """The first request that got NULL, with the comparison that it lost."""
     if run.refusal is None:
         return
-    sample = next(each for each in run.samples if each.asked >= run.refusal.asked)
-    x, y = at.x(value(sample)), at.y(run.refusal.free if run.refusal.tested else sample.free)
+    i = refused(run)
+    x, y = xs[i], at.y(run.refusal.free if run.refusal.tested else run.samples[i].free)
     svg.raw(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="none" stroke="var(--kml-bad)" stroke-width="2.5"/>')
     words = [each for each in comparison(run.refusal) if each]
     if x > (at.left + at.right) / 2:  # below the falling curve, left of the ring

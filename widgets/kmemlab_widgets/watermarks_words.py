@@ -8,7 +8,7 @@ from kmemlab.gfp import show_gfp_flags
 from kmemlab.watermarks import Refusal, Run
 from kmemlab_widgets.theme import number, plural
 
-__all__ = ["Floor", "Shown", "comparison", "headline", "never", "second_line", "title", "twin", "where"]
+__all__ = ["Floor", "Shown", "comparison", "headline", "never", "refused", "second_line", "title", "twin", "where"]
 
 DIRECT = 0x400  # __GFP_DIRECT_RECLAIM
 
@@ -84,6 +84,12 @@ def comparison(refusal: Refusal) -> tuple[str, str]:
 def _left(refusal: Refusal) -> str:
     minus = f" − {number(refusal.unusable)}" if refusal.unusable else ""
     return f"{number(refusal.free)}{minus}"
+
+
+def refused(run: Run) -> int:
+    """The number of the sample at which the first NULL is drawn. The curve must have one."""
+    assert run.refusal is not None
+    return next(i for i, sample in enumerate(run.samples) if sample.asked >= run.refusal.asked)
 
 
 def _helped(run: Run) -> str:

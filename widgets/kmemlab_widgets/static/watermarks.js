@@ -15,6 +15,16 @@ const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
 const [ASKED, GOT, FREE, MIN, LOW, HIGH, BOOST, KSWAPD, DIRECT, OOM, MS] = Array.from({ length: 11 }, (_, i) => i);
 const MARKS = [[MIN, "min", ""], [LOW, "low", "7 4"], [HIGH, "high", "1.5 4"]];
 
+// Marks and counters come as rows (number of the sample, what it is from there on).
+const unpacked = ({ rows, rest }) => {
+  let next = 0;
+  let now = [];
+  return rows.map(([asked, got, free, ms = 0], i) => {
+    if (rest[next]?.[0] === i) now = rest[next++].slice(1);
+    return [asked, got, free, ...now, ms];
+  });
+};
+
 // The same as watermarks_draw.ticks and watermarks_draw.spread.
 const ticks = (lo, hi) => {
   for (let power = 0; power < 12; power++)
@@ -54,8 +64,8 @@ class Curve {
   }
 
   update(run) {
-    const grew = !this.run || this.at >= this.run.rows.length - 1;
-    this.run = run;
+    const grew = !this.run || this.at >= this.run.rows.length - 1; // the cursor stands at the end, and stays there
+    this.run = { ...run, rows: unpacked(run) };
     const last = run.rows.length - 1;
     if (grew || this.at > last) this.at = last;
     this.xs = run.rows.map((row) => row[this.panel.x]);
