@@ -71,11 +71,11 @@ class _Try:
     """One request on the slow path: its rights and its counters."""
 
     __slots__ = ("alloc_flags", "compact_priority", "compact_result", "compaction_retries", "gfp", "no_progress",
-                 "order", "plan")  # fmt: skip
+                 "order", "plan", "rounds")  # fmt: skip
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.gfp, self.order = plan, plan.gfp, plan.order
-        self.compaction_retries = self.no_progress = 0
+        self.compaction_retries = self.no_progress = self.rounds = 0
         self.compact_priority = PRIO_SYNC_LIGHT
         self.compact_result = "skipped"
         self.alloc_flags = gfp_to_alloc_flags(plan.gfp, plan.order)
@@ -113,6 +113,8 @@ def _retry(m: Machine, t: _Try) -> Generator[Any, None, Page | None]:
     """Rounds of reclaim and compaction until a block is there or hope is gone."""
     gfp, order, plan = t.gfp, t.order, t.plan
     while True:
+        if gfp & DIRECT:
+            _begin_round(m, t)
         _wake_all_kswapds(m, t)
         if reserves := __gfp_pfmemalloc_flags(m, gfp):
             t.alloc_flags = reserves | t.alloc_flags & ALLOC_KSWAPD
@@ -148,6 +150,11 @@ def _retry(m: Machine, t: _Try) -> Generator[Any, None, Page | None]:
         if not again:
             return (yield from _failed(m, t, _no_hope(m, t)))
         t.no_progress = 0
+
+
+def _begin_round(m: Machine, t: _Try) -> None:
+    t.rounds += 1
+    m.trail.append((reclaim_events.LabRound, t.rounds))
 
 
 def _wake_all_kswapds(m: Machine, t: _Try) -> None:
@@ -272,6 +279,7 @@ def _failed(m: Machine, t: _Try, reason: str) -> Generator[Any, None, Page | Non
             _nopage(m, t, reason)
             return None
         while True:
+            _begin_round(m, t)
             page = get_page_from_freelist(m, t.plan, t.alloc_flags | ALLOC_MIN_RESERVE)
             if page is not None:
                 return page

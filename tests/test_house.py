@@ -84,6 +84,7 @@ FLOORS: dict[str, float] = {
     "ftrace": 9,
     "explain_slab": 8.9,
     "explain_reclaim": 8.9,
+    "explain_rounds": 8.9,
     "explain": 9,
     "twin": 9.7,
     "probe": 10.5,
