@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from kmemlab.kernels import LINUX_6_1, LINUX_6_1_I386, KernelProfile
-from kmemlab.layout import DoesNotFit, lay_out, zone_of
+from kmemlab.layout import DoesNotFit, fill_zone, zone_of
 from kmemlab.mm_init import Found, pageblocks
 from kmemlab.mmzone import MIGRATE_MOVABLE, MemMap, Zone
 from kmemlab.procfs import ProcfsError, ZoneText, parse_buddyinfo, parse_zoneinfo
@@ -47,7 +47,7 @@ def zones_from_procfs(buddyinfo: str, zoneinfo: str, memmap: MemMap) -> Found:
             continue
         zone.pageblock_mt = types
         try:
-            lay_out(zone, [{MIGRATE_MOVABLE: count} for count in counts[zone.name]], text.pcps, memmap)
+            fill_zone(zone, {MIGRATE_MOVABLE: counts[zone.name]}, text.pcps, memmap)
         except DoesNotFit as error:
             raise ProcfsError(f"buddyinfo: zone {zone.name}: {error}") from None
         zones.append(zone)

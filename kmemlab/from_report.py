@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kmemlab.failure_reader import FailureReport, ZoneReport, columns, read_failure_reports
 from kmemlab.kernels import LINUX_6_1, LINUX_6_1_I386, KernelProfile
-from kmemlab.layout import DoesNotFit, lay_out, zone_of
+from kmemlab.layout import DoesNotFit, fill_zone, zone_of
 from kmemlab.mm_init import Found, calculate_normal_threshold, pageblocks, zone_batchsize, zone_highsize
 from kmemlab.mmzone import (
     MAX_ORDER,
@@ -60,7 +60,7 @@ def zones_from_report(text: str, memmap: MemMap) -> Found:
     for made, zone in zip(zones, told, strict=True):
         made.pageblock_mt = types
         try:
-            lay_out(made, [_by_type(*each) for each in zone.blocks], _pcps(zone, made, cpus), memmap)
+            fill_zone(made, _by_type(zone.blocks), _pcps(zone, made, cpus), memmap)
         except DoesNotFit as error:
             raise _wrong(zone, str(error)) from None
     return Found(profile, zones, [], {}, _note(report))
@@ -123,12 +123,16 @@ def _pcps(told: ZoneReport, zone: Zone, cpus: int) -> list[dict[str, int]]:
     return [{"count": count, "high": high, "batch": batch} for count in _free_pcp(told)[:cpus]]
 
 
-def _by_type(count: int, letters: str) -> dict[int, int]:
-    """So many blocks of each type: one of each that has some, all others of the first in the order of ``TYPES``."""
-    found = [mt for letter, mt in TYPES.items() if letter in (letters or "M")]
-    blocks = dict.fromkeys(found, 1)
-    blocks[found[0]] += count - len(blocks)
-    return {mt: number for mt, number in blocks.items() if number > 0}
+def _by_type(blocks: list[tuple[int, str]]) -> dict[int, list[int]]:
+    """Blocks of each order by type: one of each that has some, all others of the first in the order of ``TYPES``."""
+    found: dict[int, list[int]] = {}
+    for order, (count, letters) in enumerate(blocks):
+        types = [mt for letter, mt in TYPES.items() if letter in (letters or "M")][:count]
+        for mt in types:
+            found.setdefault(mt, [0] * MAX_ORDER)[order] += 1
+        if types:
+            found[types[0]][order] += count - len(types)
+    return found
 
 
 def _note(report: FailureReport) -> str:

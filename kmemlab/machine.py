@@ -12,25 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kmemlab import (
-    explain,
-    explain_slab,
-    get_free_pages,
-    kmalloc,
-    mm_init,
-    observe,
-    page_alloc,
-    page_free,
-    page_slowpath,
-    slab_common,
-    slabinfo,
-    slub,
-)
+from kmemlab import explain, explain_slab, mm_init, observe, page_slowpath, slabinfo
 from kmemlab.check import CheckResult, check_machine
 from kmemlab.context import Context, ContextMachine
 from kmemlab.events import Event, Trace, expand
+from kmemlab.facade import CALLS
 from kmemlab.from_procfs import zones_from_procfs
 from kmemlab.from_report import zones_from_report
+from kmemlab.get_free_pages import get_order
 from kmemlab.kernels import KERNELS, KernelProfile
 from kmemlab.mmzone import (
     MAX_ORDER,
@@ -452,50 +441,7 @@ def _known(argument: str, names: Iterable[str], known: frozenset[str]) -> frozen
 _NOWHERE = Zone("", -1, 0, 0, 0, 0)
 
 # The kernel's names become methods here: inside the class body Python would mangle those with two underscores.
-for _function in (
-    page_alloc.alloc_pages,
-    page_alloc.alloc_pages_bulk,
-    get_free_pages.alloc_page,
-    get_free_pages.__get_free_pages,
-    get_free_pages.__get_free_page,
-    get_free_pages.get_zeroed_page,
-    get_free_pages.free_pages,
-    get_free_pages.free_page,
-    get_free_pages.alloc_pages_exact,
-    get_free_pages.free_pages_exact,
-    get_free_pages.split_page,
-    get_free_pages.page_to_pfn,
-    get_free_pages.virt_to_page,
-    get_free_pages.page_address,
-    page_free.__free_pages,
-    page_free.__free_page,
-    page_free.get_page,
-    page_free.put_page,
-    page_free.drain_all_pages,
-    slab_common.kmem_cache_create,
-    slab_common.KMEM_CACHE,
-    slab_common.kmem_cache_alloc,
-    slab_common.kmem_cache_zalloc,
-    slab_common.kmem_cache_alloc_bulk,
-    slab_common.kmem_cache_free,
-    slab_common.kmem_cache_free_bulk,
-    slab_common.kmem_cache_size,
-    slab_common.kmem_cache_shrink,
-    slab_common.kmem_cache_destroy,
-    slab_common.validate_slab_cache,
-    slub.rcu_barrier,
-    kmalloc.kmalloc,
-    kmalloc.kzalloc,
-    kmalloc.kmalloc_array,
-    kmalloc.kcalloc,
-    kmalloc.krealloc,
-    kmalloc.ksize,
-    kmalloc.kmalloc_size_roundup,
-    kmalloc.kfree,
-    kmalloc.kfree_sensitive,
-    kmalloc.kvmalloc,
-    kmalloc.kvfree,
-):
+for _function in CALLS:
     setattr(Machine, _function.__name__, _function)
 Machine.slow_path = page_slowpath.__alloc_pages_slowpath  # type: ignore[attr-defined]
-Machine.get_order = staticmethod(get_free_pages.get_order)  # type: ignore[attr-defined]
+Machine.get_order = staticmethod(get_order)  # type: ignore[attr-defined]
