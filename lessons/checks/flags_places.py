@@ -63,8 +63,8 @@ class Place:
 
 @cache
 def places() -> tuple[Place, ...]:
-    """The 40 places: 24 in which a task may sleep, 16 in which nobody may."""
-    found = [
+    """The 40 places: 16 in which nobody may sleep, 24 in which a task may."""
+    sleeping = [
         Place("process", lock, False, in_fs, in_io, must, zeroed, not must and zeroed)
         for lock in ("", "mutex")
         for in_fs, in_io in ((False, False), (True, False), (False, True))
@@ -76,10 +76,11 @@ def places() -> tuple[Place, ...]:
         Place("process", "spinlock", in_fs=True), Place("softirq"), Place("softirq", "spinlock"),
         Place("hardirq"), Place("hardirq", "spinlock"),
     ]  # fmt: skip
+    found = []
     for n, p in enumerate(atomic):
         rest = p.where, p.lock, p.irqs_off, p.in_fs, p.in_io
         found += [Place(*rest, n % 2 == 0, n % 4 == 1, False), Place(*rest, False, n % 4 == 2, True)]
-    return tuple(found)
+    return (*found, *sleeping)
 
 
 # --- going there ----------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def _greedy(run: _Run) -> tuple[str, str]:
     others = flags_machines.reserve_of(run.m, want)
     if run.place.must_not_fail or others == want:
         return "", ""
-    kernel = f"then another driver's interrupt wanted {want} pages: NULL after {others}"
+    kernel = f"{len(run.pages)} pages given; then another driver's interrupt wanted {want} pages: NULL after {others}"
     return f"You may sleep here, so reclaim. {run.name} took emergency pages that an interrupt needed.", kernel
 
 

@@ -64,7 +64,7 @@ class Network:
     m: Machine
     score: Score = field(default_factory=Score)
     inside: bool = False  # the driver runs: what is allocated now is its
-    mine: set[int] = field(default_factory=set)  # frames of the driver
+    mine: dict[int, int] = field(default_factory=dict)  # the driver's blocks: first frame and order
     stack: list[Page] = field(default_factory=list)  # pages with a packet in them, until it is read
     looks: int = 0
     zone: Any = None
@@ -76,11 +76,9 @@ class Network:
         if event.name == "lab_zone":
             self.looks, self.zone = self.looks + 1, event
         elif event.name == "lab_return":
-            self.mine.update(range(event.pfn, event.pfn + (1 << event.order)))
+            self.mine[event.pfn] = event.order
             low = next(zone.wmark[0] for zone in self.m.zones if zone.name == event.zone)
             self.score.reserve += self.zone.free - self.zone.unusable <= low + self.zone.protection
-        elif event.name == "mm_page_free":
-            self.mine.difference_update(range(event.pfn, event.pfn + (1 << event.order)))
 
     def interrupt(self, rx: Callable[[], Any], packets: int) -> None:
         """A burst of packets in one hard interrupt."""
@@ -99,9 +97,8 @@ class Network:
             raise Illegal("rx returns the page for one packet, of order 0, or NULL.", repr(page))
         if page in self.stack:
             raise Illegal("Two packets were written into one page: take it out of the ring.", f"pfn {page.pfn}")
-        if page.pfn not in self.mine:
+        if self.mine.pop(page.pfn, None) is None or not page.refcount:
             raise Illegal("rx returned a page that is not the driver's.", f"pfn {page.pfn}")
-        self.mine.discard(page.pfn)
         self.stack.append(page)
 
     def work(self, refill: Callable[[], Any]) -> None:
@@ -124,10 +121,11 @@ class Network:
             raise Illegal(f"{where}: __GFP_NOFAIL cannot be kept where nobody may wait, so the kernel warns.", line)
         if not self.m.context.plain:
             raise Illegal(f"{where}: it has returned, and its lock or scope has not ended.", self.m.context.words)
-        if len(self.mine) > DESCRIPTORS:
+        self.mine = {pfn: order for pfn, order in self.mine.items() if self.m.memmap[pfn].refcount}
+        if (held := sum(1 << order for order in self.mine.values())) > DESCRIPTORS:
             raise Illegal(
-                f"The card has {DESCRIPTORS} descriptors, and the driver holds {len(self.mine)} pages.",
-                f"{len(self.mine)} pages neither handed over nor freed",
+                f"The card has {DESCRIPTORS} descriptors, and the driver holds {held} pages.",
+                f"{held} pages neither handed over nor freed",
             )
 
 
