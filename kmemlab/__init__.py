@@ -55,6 +55,7 @@ from kmemlab.gfp import (
 from kmemlab.machine import RULES, Machine
 from kmemlab.mmzone import PAGE_SIZE, Page
 from kmemlab.null import NULL, KernelBug
+from kmemlab.pressure import recorded_pressure
 from kmemlab.recording import RecordingError
 from kmemlab.sched import Stuck
 from kmemlab.slub_def import (
@@ -135,5 +136,6 @@ __all__ = [
     "get_order",
     "gfp_t",
     "gfp_zone",
+    "recorded_pressure",
     "show_gfp_flags",
 ]

@@ -100,6 +100,7 @@ class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
         "free_before",
         "highatomic",
         "kernel",
+        "kswapd_turn",
         "kswapd_woken",
         "label",
         "last_page",
