@@ -56,6 +56,7 @@ from kmemlab.machine import RULES, Machine
 from kmemlab.mmzone import PAGE_SIZE, Page
 from kmemlab.mutex import HungTask
 from kmemlab.null import NULL, KernelBug
+from kmemlab.pressure import recorded_pressure
 from kmemlab.recording import RecordingError
 from kmemlab.sched import Stuck
 from kmemlab.shrinker import SHRINK_STOP
@@ -139,5 +140,6 @@ __all__ = [
     "get_order",
     "gfp_t",
     "gfp_zone",
+    "recorded_pressure",
     "show_gfp_flags",
 ]

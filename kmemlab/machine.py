@@ -93,6 +93,7 @@ class Machine(SlabMachine, WorkloadMachine, ShrinkerMachine, MutexMachine, Sched
         "free_before",
         "highatomic",
         "kernel",
+        "kswapd_turn",
         "kswapd_woken",
         "label",
         "last_page",

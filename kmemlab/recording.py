@@ -27,7 +27,15 @@ from kmemlab.mmzone import (
     pindex_to_order,
 )
 
-__all__ = ["Recording", "RecordingError", "find_recording", "load_recording", "read_unpacked", "zones_from_state"]
+__all__ = [
+    "Recording",
+    "RecordingError",
+    "find_recording",
+    "load_recording",
+    "read_json",
+    "read_unpacked",
+    "zones_from_state",
+]
 
 MOST_BYTES = 1 << 28  # what a file may unpack to: fifty times the largest recording
 
@@ -77,7 +85,7 @@ def find_recording(name: str | Path) -> Path:
         Path.cwd() / "recordings",
         here / "_lessons" / "recordings",
         here.parent / "lessons" / "recordings",
-        *(here.parent / "tests" / "kernel" / "recordings" / kind for kind in ("buddy", "slub", "real")),
+        *(here.parent / "tests" / "kernel" / "recordings" / kind for kind in ("buddy", "slub", "real", "reclaim")),
     ]
     for folder in folders:
         for ending in (".json.gz", ".snap.json.gz"):
@@ -143,7 +151,8 @@ def read_unpacked(path: Path) -> bytes:
     return raw
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, unpacked if need be. Errors: RecordingError, one line."""
     raw = read_unpacked(path)
     try:
         return json.loads(raw)
@@ -156,7 +165,7 @@ def _read_json(path: Path) -> Any:
 def load_recording(name: str | Path) -> Recording:
     """Read a recording by path or name. Errors: RecordingError, one line."""
     path = find_recording(name)
-    top = _Field(path, "recording", _read_json(path))
+    top = _Field(path, "recording", read_json(path))
     if isinstance(top.value, dict) and "cache" in top.value:
         return _slub_recording(path, top)
     meta = top.key("meta", dict).value

@@ -225,6 +225,8 @@ def try_to_free_pages(m: Machine, gfp: int, order: int, highest: int) -> Generat
             if sc.reclaimed >= sc.target:
                 break
             sc.priority -= 1
+    if sc.reclaimed:
+        m.lru.failures = 0  # kswapd may hope again
     got = sc.reclaimed or int(ready)  # compaction can go on: that counts as progress
     m.trail.append((events.MmVmscanDirectReclaimEnd, got))
     return got
@@ -242,6 +244,9 @@ def wakeup_kswapd(m: Machine, order: int, highest: int) -> bool:
         return False
     old = m.kswapd_woken or (0, 0)
     m.kswapd_woken = max(old[0], order), max(old[1], highest)
+    if asleep:
+        short = (zone.wmark[2] + zone.watermark_boost - zone.nr_free_pages for zone in m.zones if zone.idx <= highest)
+        m.kswapd_turn.woken(m, sum(pages for pages in short if pages > 0))
     return asleep
 
 
@@ -275,5 +280,8 @@ def balance_pgdat(m: Machine, order: int, highest: int) -> None:
     for zone in m.zones:
         zone.reclaim_active = False
         update_limit(zone)
-    m.lru.failures = 0 if sc.reclaimed else m.lru.failures + 1
+    if sc.reclaimed:
+        m.lru.failures = 0
+    elif sc.priority < 1:  # to the end without a page: when a zone was balanced before, that is no failure
+        m.lru.failures += 1
     m.forget_plans()

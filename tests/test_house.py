@@ -86,6 +86,7 @@ FLOORS: dict[str, float] = {
     "explain_reclaim": 8.9,
     "explain_rounds": 8.9,
     "explain": 9,
+    "pressure": 9.5,
     "twin": 9.7,
     "probe": 10.5,
     "watermarks": 10.5,
