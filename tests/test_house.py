@@ -90,6 +90,7 @@ FLOORS: dict[str, float] = {
     "conform": 11,
     "lessons": 11,
     "cli": 12,
+    "jupyter.nodelay": 0,
 }
 
 
