@@ -98,6 +98,7 @@ FLOORS: dict[str, float] = {
     "conform": 11,
     "lessons": 11,
     "cli": 12,
+    "jupyter.nodelay": 0,
 }
 
 

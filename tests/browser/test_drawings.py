@@ -11,6 +11,7 @@ from kmemlab import __GFP_MEMALLOC, __GFP_MOVABLE, __GFP_NOWARN, GFP_ATOMIC, GFP
 from kmemlab_widgets import FreeLists, RequestPath, Watermarks, ZoneMap
 from kmemlab_widgets.panel import View
 from kmemlab_widgets.svg import flat
+from kmemlab_widgets.watermarks_draw import draw
 
 pytestmark = pytest.mark.browser
 
@@ -67,7 +68,8 @@ def _curves() -> Iterator[tuple[str, View]]:
         act(m)
         for kind, panel in (("plain", plain), ("many", many)):
             panel.refresh()
-            yield f"Watermarks-{name}-{kind}", panel._last
+            shown = panel._shown
+            yield f"Watermarks-{name}-{kind}", View("", "", draw(shown, 868), draw(shown, 358))
 
 
 def _boosted(m: Machine) -> None:

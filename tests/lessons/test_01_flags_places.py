@@ -295,7 +295,7 @@ BAD: list[tuple[str, str, Fn, str]] = [
     ("flags_for", "always ATOMIC", masks(GFP_ATOMIC, GFP_ATOMIC, GFP_ATOMIC, GFP_ATOMIC, GFP_ATOMIC, 0),
      "You may sleep here, so reclaim. `GFP_ATOMIC` took emergency pages that an interrupt needed."),
     ("flags_for", "NOWAIT in a sleeper", masks(plain=GFP_NOWAIT, must=0),
-     "NULL after 0 pages, with 10.8 MiB of page cache: `GFP_NOWAIT` may not reclaim, and you may sleep."),
+     "of page cache: `GFP_NOWAIT` may not reclaim, and you may sleep."),
     ("flags_for", "KERNEL and ATOMIC in an interrupt", masks(GFP_KERNEL | GFP_ATOMIC, GFP_KERNEL | GFP_ATOMIC),
      "still has the sleep bit 0x400: it may sleep. The word ATOMIC takes nothing away"),
     ("flags_for", "KERNEL and ATOMIC in a sleeper", masks(plain=GFP_KERNEL | GFP_ATOMIC),
@@ -417,6 +417,17 @@ def test_no_design_is_best_in_everything() -> None:
         assert len({score.packets for score in scores}) == 1
         assert not any(all(mine <= least for mine, least in zip(cost, map(min, zip(*costs, strict=True)), strict=True))
                        for cost in costs)  # fmt: skip
+
+
+def test_what_the_designs_cost() -> None:
+    for seed in flags_ring.SEEDS:
+        atomic_only, filled, nowait = (flags_ring.reference(name, seed) for name in flags_ring.DESIGNS)
+        both_ways = flags_ring.drive(ring(int(GFP_ATOMIC)), seed)
+        assert atomic_only.reserve > both_ways.reserve > 0
+        assert filled.reserve == nowait.reserve == 0, "GFP_KERNEL and GFP_NOWAIT stop at min"
+        assert filled.looks == 0, "a page from the ring needs no allocator"
+        assert filled.lost > nowait.lost > both_ways.lost
+        assert filled.packets == sum(packets for packets, _, _ in flags_ring.traffic(seed))
 
 
 def test_the_row_shows_the_other_designs() -> None:

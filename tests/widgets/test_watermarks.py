@@ -168,7 +168,7 @@ def test_recorded_rows() -> None:
     panel = Watermarks(recording())
     assert panel._last.headline == "GFP_ATOMIC got 2,194 of 2,244: refused when 148 free is not above 155"
     assert "recorded, Linux 6.1.192" in panel._last.wide
-    assert "never: GFP_ATOMIC may not wait" in panel._last.narrow
+    assert "never: GFP_ATOMIC may not wait" in draw(panel._shown, 358)
 
 
 def test_a_null_that_the_row_does_not_explain() -> None:

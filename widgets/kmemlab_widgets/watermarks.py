@@ -82,9 +82,9 @@ class Watermarks(Panel, anywidget.AnyWidget):
         return self._watch.run() if self._watch else self._snapshot
 
     def view(self, snapshot: Run) -> View:
-        """Words and both drawings."""
+        """Words, and the drawing to be saved; the browser draws the narrow one from what ``show`` sends."""
         self._shown = shown = self._all(snapshot)
-        return View(headline(shown), twin(shown), draw(shown, 868), draw(shown, 358))
+        return View(headline(shown), twin(shown), draw(shown, 868), "")
 
     def _all(self, run: Run) -> Shown:
         floors = tuple(

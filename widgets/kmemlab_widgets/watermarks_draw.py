@@ -218,7 +218,7 @@ def _steps(at: Chart, xs: Sequence[float], levels: Sequence[int]) -> str:
     """A watermark over x: level, but for the moments at which it changes."""
     level = levels[0]
     path = f"M{at.left:g} {at.y(level):.1f}"
-    for i, each in enumerate(levels):
+    for i, each in enumerate(levels) if max(levels) > min(levels) else ():
         if each != level:
             level = each
             path += f"H{xs[i]:.1f}V{at.y(level):.1f}"
@@ -240,7 +240,7 @@ def _moving(svg: Svg, at: Chart, run: Run, by: str) -> None:
     svg.path(_points(line if len(line) > 1 else [*line, (at.right, line[0][1])]), stroke="accent", sw=2)
     for row, (shape, token, fill, sw) in SHAPES.items():
         y = getattr(at, row)
-        if y and (rises := _rises(xs, fields[row])):
+        if y and fields[row][-1] and (rises := _rises(xs, fields[row])):
             svg.path("".join(f"M{x} {y:g}{shape}" for x in rises), fill=fill, stroke=token, sw=sw)
     _scale(svg, at)
     _level_labels(svg, at, run.samples[0])
