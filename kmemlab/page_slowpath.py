@@ -28,7 +28,7 @@ from kmemlab.mmzone import (
     unusable_free,
 )
 from kmemlab.oom_kill import out_of_memory
-from kmemlab.page_alloc import Plan, get_page_from_freelist
+from kmemlab.page_alloc import Plan, get_page_from_freelist, plan_for
 from kmemlab.page_free import drain_all_pages
 from kmemlab.sched import ROUND, Sleep, Wait
 from kmemlab.vmscan import MAX_RECLAIM_RETRIES, try_to_free_pages, wakeup_kswapd, zone_reclaimable_pages
@@ -84,8 +84,11 @@ class _Try:
 def __alloc_pages_slowpath(m: Machine, plan: Plan) -> Generator[Any, None, Page | None]:
     """A block, or None with the report in the log."""
     gfp, order = plan.gfp, plan.order
-    if gfp & 0x600 == 0x600 and m.warn_once("atomic reclaim"):
-        m.warn("mm/page_alloc.c:5118 __alloc_pages_slowpath.constprop.0+0xccc/0xe70")
+    if gfp & 0x600 == 0x600:  # who may sleep has no right to what is kept for those who may not
+        if m.warn_once("atomic reclaim"):
+            m.warn("mm/page_alloc.c:5118 __alloc_pages_slowpath.constprop.0+0xccc/0xe70")
+        gfp &= ~0x200
+        plan = plan_for(m, gfp, order) or plan
     t = _Try(plan)
     _wake_all_kswapds(m, t)
     page = get_page_from_freelist(m, plan, t.alloc_flags)
@@ -243,7 +246,7 @@ def _may_oom(m: Machine, t: _Try, progress: int) -> Generator[Any, None, tuple[P
     page = get_page_from_freelist(m, plan, WMARK_HIGH | ALLOC_CPUSET | t.alloc_flags & ALLOC_KSWAPD)
     if page is not None:
         return page, True
-    if t.order > PAGE_ALLOC_COSTLY_ORDER or gfp & (RETRY_MAYFAIL | THISNODE) or plan.zone.name == "DMA":
+    if t.order > PAGE_ALLOC_COSTLY_ORDER or gfp & (RETRY_MAYFAIL | THISNODE) or _lowmem(m, plan):
         return None, False
     killed = m.lru.stat["oom_kill"]
     if out_of_memory(m, gfp, t.order):
@@ -262,11 +265,16 @@ def _may_oom(m: Machine, t: _Try, progress: int) -> Generator[Any, None, tuple[P
     return None, bool(gfp & NOFAIL)
 
 
+def _lowmem(m: Machine, plan: Plan) -> bool:
+    """The mask allows only zones below Normal: a kill would hardly bring any of those pages."""
+    return plan.highest_zoneidx < m.kernel.zone_names.index("Normal")
+
+
 def _no_hope(m: Machine, t: _Try) -> str:
     if t.gfp & RETRY_MAYFAIL:
         return "__GFP_RETRY_MAYFAIL: every round was tried, and nobody is killed for it"
-    if t.plan.zone.name == "DMA":
-        return "killing somebody would not help zone DMA, so nobody is killed"
+    if _lowmem(m, t.plan):
+        return f"nobody is killed for memory below zone Normal, and this mask allows {t.plan.zone.name} at most"
     return "16 fruitless rounds of reclaim, and no process on this machine that the OOM killer could choose"
 
 

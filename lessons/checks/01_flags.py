@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import flags_help
 import flags_masks
+import flags_places
 import flags_reports
 import flags_sleep
 import flags_words
@@ -16,4 +17,5 @@ ORDER = """changed places match debian onebit atomic bit200 who rest recurse sco
 cure share""".split()
 _ALL = flags_sleep.PREDICTIONS | flags_help.PREDICTIONS | flags_words.PREDICTIONS | {"cure": flags_reports.predict_cure}
 PREDICTIONS = {name: _ALL[name] for name in ORDER}
-EXERCISES = flags_masks.EXERCISES
+_EXERCISES = flags_places.EXERCISES | flags_masks.EXERCISES
+EXERCISES = {name: _EXERCISES[name] for name in ("stops_at", "flags_for", "write", "translate", "why", "driver")}

@@ -47,7 +47,7 @@ def zone_test(zone: Zone, gfp: int, order: int) -> LabZone:
 
 
 @cache
-def true_level(min: int, boost: int, protection: int, gfp: int, order: int = 0) -> int:  # noqa: A002
+def true_level(min: int, boost: int, protection: int, gfp: int, order: int = 0) -> int:
     """The largest free count, in pages, at which the engine's zone test refuses; a block is always there."""
     zone = Zone("DMA32", 1, 0, 0, 0, 0)
     zone.wmark[0], zone.watermark_boost = min, boost
@@ -64,7 +64,7 @@ def true_level(min: int, boost: int, protection: int, gfp: int, order: int = 0) 
 # --- the rule with one slip ---------------------------------------------------------------------
 
 
-def level(min: int, boost: int, protection: int, gfp: int, order: int = 0, slip: str = "") -> int:  # noqa: A002
+def level(min: int, boost: int, protection: int, gfp: int, order: int = 0, slip: str = "") -> int:
     """The level by the rule with one slip in it, to recognise who made it; without a slip it is the engine's."""
     if slip == "whole masks" and gfp not in MASKS:
         gfp = 0
@@ -189,7 +189,7 @@ _MISTAKES = [
 ]  # fmt: skip
 
 STOPS_AT = ExerciseSpec(
-    letter="B",
+    letter="A",
     title="how deep?",
     task="A zone refuses a request for 2^order pages at `n` free pages or fewer. Return `n`. You get the zone's `min` "
     "(without its boost), its `boost`, its `protection` against this request (lowmem_reserve), and the mask. All "

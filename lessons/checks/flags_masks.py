@@ -218,7 +218,7 @@ def _check(words: list[int]) -> Callable[[Callable[..., Any]], CheckResult]:
 
 
 TRANSLATE = ExerciseSpec(
-    letter="C",
+    letter="D",
     title="an old driver's masks",
     task='`word` is a mask of 2.6.11 (`old` is "linux-2.6.11"). Return the mask that asks for the same in 6.1 (`new` '
     'is "linux-6.1"): the same leave to sleep, the same help and reserves, the same zone, as hard and as loud.',

@@ -293,7 +293,7 @@ def _check(machine: str) -> Callable[[Callable[..., Any]], CheckResult]:
 
 
 FLAGS_FOR = ExerciseSpec(
-    letter="A",
+    letter="B",
     title="A mask for every place",
     task=(
         "Return the mask to allocate with. `ctx.where` is `process`, `softirq` or `hardirq`; `ctx.lock` is empty, "

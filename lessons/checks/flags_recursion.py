@@ -179,7 +179,7 @@ def _result(kept: int, m: Machine, fs: ToyFs) -> CheckResult:
 
 
 WRITE = ExerciseSpec(
-    letter="F",
+    letter="C",
     title="Cure the recursion",
     task=(
         f"A file system: `fs.lock` is a mutex that guards `fs.size`, the number of blocks; the file system's shrinker "

@@ -216,7 +216,7 @@ _ROWS: list[tuple[str, str, Callable[[], tuple[str, ...]]]] = [
 ]
 
 WHY = ExerciseSpec(
-    letter="D",
+    letter="E",
     title="debug this report",
     task="`text` is a report of a page allocation failure. For each zone that the mask may use and that refused, "
     'return `(zone, "amount" or "block", left, right)`: the test that failed first, and both sides of left > right in '

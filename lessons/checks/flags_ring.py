@@ -216,7 +216,7 @@ def _runs(seed: int) -> Callable[[Callable[..., Any]], CheckResult]:
 
 
 DRIVER = ExerciseSpec(
-    letter="E",
+    letter="F",
     title="The receive ring",
     task=(
         "A network card delivers bursts of packets, each burst in one hard interrupt; a backup fills memory meanwhile. "

@@ -17,6 +17,7 @@ from kmemlab import (
     GFP_KERNEL,
     GFP_NOWAIT,
     Machine,
+    RecordingError,
 )
 from kmemlab.watermarks import MOST, Run
 from kmemlab_widgets import Watermarks
@@ -218,7 +219,7 @@ def test_over_simulated_time() -> None:
     panel.refresh()
     data = json.loads(panel.view_data)
     assert data["by"] == "ms"
-    assert data["places"]["868"][0]["hi"] == m.now == 300
+    assert data["places"]["868"][0]["hi"] == m.now >= 300
     assert ">ms of simulated time</text>" in panel._last.wide
 
 
@@ -292,7 +293,8 @@ def test_wrong_arguments() -> None:
         ("zone='Normal': this machine has DMA, DMA32", ValueError, m, {"zone": "Normal"}),
         ("over='s': Watermarks draws over 'requests' or 'ms'", ValueError, m, {"over": "s"}),
         ("Watermarks wants a Machine, a Run, a recording or its rows, not 7", TypeError, 7, {}),
-        ("beside wants a Run, a recording or its rows, not 'x'", TypeError, m, {"beside": "x"}),
+        ("x: no such recording", RecordingError, m, {"beside": "x"}),
+        ("beside wants a Run, a recording or its rows, not 7", TypeError, m, {"beside": 7}),
         ("masks: 'GFP' must be a mask such as GFP_ATOMIC", ValueError, m, {"masks": ["GFP"]}),
         ("masks: 9 are too many to tell apart, 8 at most", ValueError, m, {"masks": [1 << i for i in range(4, 13)]}),
         ("recorded rows: row 1 is [1, 2], not 4 numbers", ValueError, m, {"beside": [(0, 1, 2, 3), [1, 2]]}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -15,6 +16,7 @@ import traitlets
 
 from kmemlab import __GFP_HIGH, __GFP_MEMALLOC, GFP_ATOMIC, GFP_KERNEL, GFP_NOWAIT
 from kmemlab.gfp import gfp_zone, show_gfp_flags
+from kmemlab.recording import find_recording, read_json
 from kmemlab.watermarks import Run, Watch, floor_of
 from kmemlab_widgets.panel import STATIC, Panel, View, module
 from kmemlab_widgets.svg import Svg
@@ -35,9 +37,9 @@ class Watermarks(Panel, anywidget.AnyWidget):
     """Free pages of a zone against min, low and high since the panel was made: ``Watermarks(m)``,
     ``Watermarks(m, zone="DMA32", masks=[GFP_NOWAIT, GFP_ATOMIC])``.
 
-    ``beside`` is a second curve with the same y axis: a ``run`` of another panel, a recording ({"columns", "rows",
-    "state0", ...}) or its bare rows. ``over="ms"`` draws over simulated time. Errors: ValueError, TypeError name the
-    argument.
+    ``beside`` is a second curve with the same y axis: a ``run`` of another panel, a recording (its name, or {"columns",
+    "rows", "state0", ...}) or its bare rows. ``over="ms"`` draws over simulated time. Errors: ValueError, TypeError name
+    the argument.
     """
 
     title = "Watermarks"
@@ -129,6 +131,8 @@ def _frozen(source: Any, zone: str | None, beside: Run | None = None) -> Run:
     """A curve that does not change any more."""
     if isinstance(source, Run):
         return source
+    if isinstance(source, (str, Path)):
+        source = read_json(find_recording(source))
     if isinstance(source, Mapping) or (isinstance(source, (list, tuple)) and source):
         return run_of_rows(source, zone or "DMA32", beside.marks if beside else None)
     words = "beside wants" if beside else "Watermarks wants a Machine,"
