@@ -102,6 +102,9 @@ def _parts(steps: list[Step]) -> list[Step]:
         if any(part.say == say for part in out):
             say = f"{step.say}: the same answer"
         passed = any(each.verdict for each in answers)
+        if out and out[-1].say == say:  # after the CPUs' lists were given back
+            out[-1] = replace(out[-1], events=(*out[-1].events, *told))
+            continue
         why = "" if "slow path" in step.why else step.why  # told once, at the first look
         out.append(Step(step.floor, step.function, step.file, say, why, passed, events=told))
     return out
