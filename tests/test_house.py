@@ -75,6 +75,7 @@ FLOORS: dict[str, float] = {
     "memblock": 9,
     "procfs": 9,
     "from_procfs": 9.5,
+    "show_mem": 8.9,
     "dmesg": 9,
     "ftrace": 9,
     "explain_slab": 8.9,
