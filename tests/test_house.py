@@ -80,6 +80,7 @@ FLOORS: dict[str, float] = {
     "facade": 9.7,
     "from_procfs": 9.5,
     "from_report": 9.5,
+    "show_mem": 8.9,
     "dmesg": 9,
     "ftrace": 9,
     "explain_slab": 8.9,

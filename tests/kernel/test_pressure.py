@@ -19,8 +19,9 @@ from kmemlab.pressure import FAILURES, PressureRow
 from kmemlab.recording import find_recording, load_recording, read_json
 from kmemlab.workload import File
 
-FOLDER = Path(__file__).parent / "recordings" / "reclaim"
-CURVES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.gz"))
+HERE = Path(__file__).resolve().parent
+FOLDERS = (HERE / "recordings" / "reclaim", HERE.parent.parent / "lessons" / "recordings")  # the lesson shows seven
+CURVES = sorted(path.name.removesuffix(".json.gz") for folder in FOLDERS for path in folder.glob("reclaim-*.gz"))
 OLD = 32_000  # pages of DMA32 that are older than those of DMA: reclaim-ay and -ry come to DMA's after so many
 
 
