@@ -12,6 +12,7 @@ import pytest
 
 from kmemlab import __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL, GFP_NOWAIT, Machine
 from kmemlab_widgets import Watermarks
+from kmemlab_widgets.watermarks_rows import COLUMNS, run_of_rows
 from tests.browser.test_drawings import MEASURE
 
 pytestmark = pytest.mark.browser
@@ -141,6 +142,9 @@ def test_drag_shows_a_part_and_a_double_click_all(show: Callable[..., Any], pane
     part = curve.locator("path.free").get_attribute("d")
     assert part != whole
     assert part.count(".") < whole.count(".")
+    where = place(panel, 0)
+    ends = re.findall(r"[ML]([\d.]+) ", part)
+    assert (float(ends[0]), float(ends[-1])) == (pytest.approx(where["left"]), pytest.approx(where["right"]))
     page.locator(".said").first.focus()
     page.keyboard.press("Home")
     assert abs(int(re.match(r"after ([\d,]+)", said(page))[1].replace(",", "")) - first) <= 2
@@ -169,6 +173,17 @@ def test_a_part_by_keys_and_buttons(show: Callable[..., Any], panel: Watermarks)
     assert curve.locator("path.free").get_attribute("d") != whole
     page.get_by_role("button", name="whole curve").first.click()
     assert curve.locator("path.free").get_attribute("d") == whole
+
+
+def test_large_numbers_stay_apart(show: Callable[..., Any]) -> None:
+    rows = [(asked, 600 + asked % 997, 0, 0) for asked in range(0, 3_000_001, 6000)]
+    run = run_of_rows({"columns": COLUMNS, "rows": rows, "marks": [411, 513, 615]}, "DMA32")
+    page = opened(show, Watermarks(run, beside=run))
+    page.add_style_tag(content="svg { font-family: 'DejaVu Sans' !important }")
+    hand = page.locator(".said").first
+    for key in ("End", "+", "+", "+", "+", "ArrowLeft", "+", "Home", "-"):
+        hand.press(key)
+        assert page.evaluate(MEASURE.replace("'svg'", "'.wide svg'")) == [[], []], f"after {key}"
 
 
 @pytest.mark.parametrize(("width", "picked"), [(868, ".wide svg"), (358, ".narrow svg")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from kmemlab.watermarks import MOST, Run
 from kmemlab_widgets import Watermarks
 from kmemlab_widgets.panel import refresh_all
 from kmemlab_widgets.svg import Svg
-from kmemlab_widgets.watermarks_draw import charts, draw, spread, ticks
+from kmemlab_widgets.watermarks_draw import _columns, charts, draw, spread, ticks
 from kmemlab_widgets.watermarks_rows import run_of_rows
 from kmemlab_widgets.watermarks_words import Floor, Shown, comparison, headline, second_line, twin
 
@@ -221,6 +222,38 @@ def test_over_simulated_time() -> None:
     assert data["by"] == "ms"
     assert data["places"]["868"][0]["hi"] == m.now >= 300
     assert ">ms of simulated time</text>" in panel._last.wide
+
+
+def test_time_need_not_begin_at_zero() -> None:
+    """The curve begins at the left edge whenever the panel was made, and ends at the right one."""
+    m = full()
+    m.msleep(5000)
+    panel = Watermarks(m, over="ms")
+    for _ in range(30):
+        m.alloc_pages(GFP_KERNEL, 0)
+        m.msleep(10)
+    panel.refresh()
+    at = charts(panel._shown, 868, 0)[0]
+    assert (at.lo, at.hi) == (5000, 5300)
+    path = re.search(r'<path d="M([^"]+)" fill="none" stroke="var\(--kml-accent\)" stroke-width="2"', panel._last.wide)
+    points = [float(point.split()[0]) for point in path[1].split("L")]
+    assert points[0] == round(at.left)
+    assert points[-1] == round(at.right)
+    assert points == sorted(points)
+
+
+def test_a_px_column_keeps_its_lowest_and_its_highest() -> None:
+    rng = random.Random(5)
+    at = charts(Watermarks(recording())._shown, 868, 0)[0]
+    xs = sorted(rng.uniform(at.left, at.right) for _ in range(3000))
+    free = [rng.randrange(700) for _ in xs]
+    drawn = _columns(xs, free, at)
+    assert len(drawn) <= 2 * (at.right - at.left + 1)
+    assert drawn == sorted(drawn, key=lambda point: point[0])
+    for column in {int(x) for x in xs}:
+        levels = [at.y(level) for x, level in zip(xs, free, strict=True) if int(x) == column]
+        kept = [y for x, y in drawn if int(x) == column]
+        assert (min(kept), max(kept)) == (min(levels), max(levels))
 
 
 def test_an_oom_kill_is_marked() -> None:
