@@ -22,7 +22,7 @@ from kmemlab import (
     Machine,
     gfp_zone,
 )
-from kmemlab.dmesg import LETTERS
+from kmemlab.show_mem import LETTERS
 from kmemlab.events import LabZone
 from kmemlab.failure_reader import FailureReport, ZoneReport, read_failure_reports
 from kmemlab.mmzone import Zone

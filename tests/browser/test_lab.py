@@ -174,7 +174,8 @@ KEYS = {
     "01_flags.ipynb": [
         3, {2, 3, 4, 5, 6, 7},
         ["with interrupts", "an interrupt", "holds", "inside", "with bottom", "a timer"],
-        {0, 2, 4, 5}, {1}, "13", 1, 2, 1, 2, 1, 2, 1, ["at order 4", "at orders", "at orders", "never"], 2, 1, 1, 1, "0.9",
+        {0, 2, 4, 5}, {1}, "13", 1, 2, 1, 2, 1, 2, 1, ["at order 4", "at orders", "at orders", "never"], 2, 1, 1, 1,
+        "0.9",
     ],
     "02_size_classes.ipynb": [
         2, 2, 0, ["8", "96", "128", "192", "256", "8192"], 2, "25", "2.1", ["same", "moved", "same"], 2, 2, {1, 2},

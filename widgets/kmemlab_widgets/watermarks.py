@@ -38,8 +38,9 @@ class Watermarks(Panel, anywidget.AnyWidget):
     ``Watermarks(m, zone="DMA32", masks=[GFP_NOWAIT, GFP_ATOMIC])``.
 
     ``beside`` is a second curve with the same y axis: a ``run`` of another panel, a recording (its name, or {"columns",
-    "rows", "state0", ...}) or its bare rows. ``over="ms"`` draws over simulated time. Errors: ValueError, TypeError name
-    the argument.
+    "rows", "state0", ...}) or its bare rows. ``over="ms"`` draws over simulated time.
+
+    Errors: ValueError, TypeError name the argument.
     """
 
     title = "Watermarks"
