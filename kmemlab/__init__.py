@@ -57,8 +57,8 @@ from kmemlab.machine import RULES, Machine
 from kmemlab.mempool import MemPool
 from kmemlab.mmzone import PAGE_SIZE, Page
 from kmemlab.null import NULL, KernelBug
+from kmemlab.pressure import recorded_pressure
 from kmemlab.recording import RecordingError
-from kmemlab.sched import HungTask, Stuck
 from kmemlab.shrinker import SHRINK_STOP
 from kmemlab.slub_def import (
     SLAB_ACCOUNT,
@@ -72,6 +72,7 @@ from kmemlab.slub_def import (
     SLAB_STORE_USER,
     SLAB_TYPESAFE_BY_RCU,
 )
+from kmemlab.wait import HungTask, Stuck
 
 __version__ = "0.1.0"
 __all__ = [
@@ -142,5 +143,6 @@ __all__ = [
     "get_order",
     "gfp_t",
     "gfp_zone",
+    "recorded_pressure",
     "show_gfp_flags",
 ]

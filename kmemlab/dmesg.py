@@ -1,8 +1,7 @@
 """The kernel log: the reports of the page allocator, in the kernel's words.
 
-Kernel: mm/page_alloc.c (warn_alloc, bad_page, show_free_areas), kernel/panic.c, mm/debug.c (dump_page).
-The model has no stack, no registers and no modules, so those lines are left out. Counters of subsystems it
-does not hold (page cache, anonymous memory, slab) are left out of the memory report too.
+Kernel: mm/page_alloc.c (warn_alloc, bad_page), kernel/panic.c, mm/debug.c (dump_page); the memory report is in
+``show_mem``. The model has no stack, no registers and no modules, so those lines are left out.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kmemlab.gfp import gfp_zone, show_gfp_flags
-from kmemlab.mmzone import MAX_ORDER, PAGE_SHIFT, Page, Zone
+from kmemlab.mmzone import Page
+from kmemlab.show_mem import show_mem
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
-__all__ = ["bad_page", "bug", "cpu_line", "page_allocation_failure", "show_free_areas", "vm_bug_on_page", "warning"]
+__all__ = ["bad_page", "bug", "cpu_line", "page_allocation_failure", "vm_bug_on_page", "warning"]
 
 CUT = "------------[ cut here ]------------"
-LETTERS = "UMEHI"  # U M E(reclaimable) H(ighAtomic) I(solate)
 
 
 def cpu_line(m: Machine) -> str:
@@ -73,46 +72,6 @@ def page_allocation_failure(m: Machine, gfp: int, order: int) -> str:
             "nodemask=(null),cpuset=/,mems_allowed=0"
         ),
         cpu_line(m),
-        "Mem-Info:",
-        *show_free_areas(m, gfp_zone(gfp, highmem=m.kernel.highmem)),
+        *show_mem(m, gfp_zone(gfp, highmem=m.kernel.highmem)),
     ]
     return "\n".join(lines)
-
-
-def _kb(pages: int) -> int:
-    return pages << PAGE_SHIFT - 10
-
-
-def show_free_areas(m: Machine, highest_zoneidx: int) -> list[str]:
-    """The lines of a memory report the model can fill: each zone's numbers, then its free blocks by order."""
-    zones = [zone for zone in m.zones if zone.idx <= highest_zoneidx]
-    lines = []
-    for zone in zones:
-        boost = zone.watermark_boost
-        marks = " ".join(f"{n}:{_kb(zone.wmark[i] + boost)}kB" for i, n in enumerate(("min", "low", "high")))
-        lines.append(
-            f"Node 0 {zone.name} free:{_kb(zone.nr_free_pages)}kB boost:{_kb(boost)}kB {marks} "
-            f"reserved_highatomic:{_kb(zone.nr_reserved_highatomic)}KB present:{_kb(zone.present)}kB "
-            f"managed:{_kb(zone.managed)}kB free_pcp:{_kb(sum(p.count for p in zone.pcps))}kB "
-            f"local_pcp:{_kb(zone.pcp.count)}kB free_cma:0kB"
-        )
-        lines.append("lowmem_reserve[]: " + " ".join(map(str, zone.lowmem_reserve)))
-    lines.extend(_blocks_line(zone) for zone in zones)
-    lines.append(f"{sum(zone.present for zone in m.zones)} pages RAM")
-    lines.append(f"{sum(z.present for z in m.zones if z.name in ('HighMem', 'Movable'))} pages HighMem/MovableOnly")
-    lines.append(f"{sum(zone.present - zone.managed for zone in m.zones)} pages reserved")
-    return lines
-
-
-def _blocks_line(zone: Zone) -> str:
-    parts, total = [], 0
-    for order in range(MAX_ORDER):
-        count = zone.nr_free(order)
-        total += count << order
-        kinds = "".join(
-            letter
-            for mt, letter in enumerate(LETTERS)
-            if zone.free_area[order][mt] or (order == MAX_ORDER - 1 and mt == 1 and zone.run)
-        )
-        parts.append(f"{count}*{_kb(1 << order)}kB" + (f" ({kinds})" if count else ""))
-    return f"Node 0 {zone.name}: {' '.join(parts)} = {_kb(total)}kB"

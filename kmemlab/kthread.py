@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from kmemlab.context import Context, schedule_check
 from kmemlab.mempool import alloc_from_pool
 from kmemlab.mutex import lock_mutex
-from kmemlab.sched import HUNG_TASK_TIMEOUT, ROUND, HungTask, Sleep, Stuck, Task, WaitOn, WaitQueue
+from kmemlab.sched import HUNG_TASK_TIMEOUT, ROUND
+from kmemlab.wait import HungTask, Sleep, Stuck, Task, WaitOn, WaitQueue
 
 __all__ = ["Completion", "KthreadMachine", "TaskCalls"]
 

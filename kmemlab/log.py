@@ -7,6 +7,7 @@ from typing import Any
 from kmemlab import dmesg
 from kmemlab.events import LabMisuse
 from kmemlab.mmzone import Page
+from kmemlab.show_mem import show_mem
 
 __all__ = ["KernelLog"]
 
@@ -48,7 +49,7 @@ class KernelLog:
 
     def mem_info(self: Any, highest_zoneidx: int) -> list[str]:
         """The lines of a memory report. Kernel: show_mem, lib/show_mem.c."""
-        return dmesg.show_free_areas(self, highest_zoneidx)
+        return show_mem(self, highest_zoneidx)
 
     def bad_page(self: Any, page: Page, why: str) -> None:
         """``BUG: Bad page state``. Kernel: bad_page, mm/page_alloc.c."""

@@ -13,8 +13,8 @@ from kmemlab.kmalloc import kfree, kmalloc, ksize
 from kmemlab.null import NULL, KernelBug
 from kmemlab.page_alloc import alloc_pages
 from kmemlab.page_free import __free_pages
-from kmemlab.sched import WaitOn, WaitQueue
 from kmemlab.slab_common import kmem_cache_alloc, kmem_cache_free
+from kmemlab.wait import WaitOn, WaitQueue
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine

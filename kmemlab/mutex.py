@@ -7,7 +7,8 @@ from typing import Any
 
 from kmemlab.context import Section, might_sleep
 from kmemlab.null import KernelBug
-from kmemlab.sched import KSWAPD, WaitOn, WaitQueue, WouldWait
+from kmemlab.sched import KSWAPD
+from kmemlab.wait import WaitOn, WaitQueue, WouldWait
 
 __all__ = ["Mutex", "MutexMachine", "lock_mutex"]
 

@@ -77,7 +77,6 @@ def dump_header(m: Machine, gfp: int, order: int) -> list[str]:
     lines = [
         f"{context.comm} invoked oom-killer: gfp_mask={gfp:#x}({show_gfp_flags(gfp)}), order={order}, oom_score_adj=0",
         *m.dump_stack(),
-        "Mem-Info:",
         *m.mem_info(gfp_zone(gfp, highmem=m.kernel.highmem)),
         "Tasks state (memory values in pages):",
         "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",

@@ -38,7 +38,7 @@ from kmemlab.mmzone import (
 from kmemlab.null import NULL, Null
 from kmemlab.pcplist import refilled, rmqueue_bulk
 from kmemlab.reclaim_events import LabContext
-from kmemlab.sched import Stuck
+from kmemlab.wait import Stuck
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kmemlab.mm_init import pageblocks
+from kmemlab.kernels import LINUX_6_1, LINUX_6_1_I386
+from kmemlab.mm_init import Found, default_sysctls, pageblocks
 from kmemlab.mmzone import (
     MAX_ORDER,
     MIGRATE_TYPES,
@@ -26,7 +27,15 @@ from kmemlab.mmzone import (
     pindex_to_order,
 )
 
-__all__ = ["Recording", "RecordingError", "find_recording", "load_recording", "read_unpacked", "zones_from_state"]
+__all__ = [
+    "Recording",
+    "RecordingError",
+    "find_recording",
+    "load_recording",
+    "read_json",
+    "read_unpacked",
+    "zones_from_state",
+]
 
 MOST_BYTES = 1 << 28  # what a file may unpack to: fifty times the largest recording
 
@@ -52,6 +61,16 @@ class Recording:
         """The file's name without its endings."""
         return self.path.name.split(".")[0]
 
+    @property
+    def sysctls(self) -> dict[str, Any]:
+        """The kernel's ``vm.`` settings; without those that could not be read (-1)."""
+        found = {key: self.meta.get(key, -1) for key in default_sysctls(LINUX_6_1)}
+        ratio = found.pop("lowmem_reserve_ratio")
+        found = {key: value for key, value in found.items() if isinstance(value, int) and value >= 0}
+        if isinstance(ratio, list) and all(isinstance(r, int) and r >= 0 for r in ratio):
+            found["lowmem_reserve_ratio"] = list(ratio)
+        return found
+
 
 def find_recording(name: str | Path) -> Path:
     """The file of a recording given by path or by its bare name ("256M-a-21").
@@ -66,7 +85,7 @@ def find_recording(name: str | Path) -> Path:
         Path.cwd() / "recordings",
         here / "_lessons" / "recordings",
         here.parent / "lessons" / "recordings",
-        *(here.parent / "tests" / "kernel" / "recordings" / kind for kind in ("buddy", "slub", "real")),
+        *(here.parent / "tests" / "kernel" / "recordings" / kind for kind in ("buddy", "slub", "real", "reclaim")),
     ]
     for folder in folders:
         for ending in (".json.gz", ".snap.json.gz"):
@@ -132,7 +151,8 @@ def read_unpacked(path: Path) -> bytes:
     return raw
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, unpacked if need be. Errors: RecordingError, one line."""
     raw = read_unpacked(path)
     try:
         return json.loads(raw)
@@ -145,7 +165,7 @@ def _read_json(path: Path) -> Any:
 def load_recording(name: str | Path) -> Recording:
     """Read a recording by path or name. Errors: RecordingError, one line."""
     path = find_recording(name)
-    top = _Field(path, "recording", _read_json(path))
+    top = _Field(path, "recording", read_json(path))
     if isinstance(top.value, dict) and "cache" in top.value:
         return _slub_recording(path, top)
     meta = top.key("meta", dict).value
@@ -209,8 +229,8 @@ def _check_ops(path: Path, ops: list[Any]) -> None:
             raise field.fail(f"frame {op[1]} cannot be a block of order {order}")
 
 
-def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> tuple[list[Zone], list[Zone]]:
-    """(populated, empty) zones of ``state0`` or ``state1``, lists in their recorded order."""
+def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> Found:
+    """The zones of ``state0`` or ``state1``, lists in their recorded order. Errors: RecordingError."""
     state = recording.state0 if which == "state0" else recording.state1
     fields = _Field(recording.path, which, state).key("zones", list)
     all_fields = [_Field(recording.path, f"{which}.zones[{i}]", z) for i, z in enumerate(fields.value)]
@@ -228,7 +248,10 @@ def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> tuple[
     if len({len(zone.pcps) for zone in zones}) > 1:
         raise fields.fail("the zones do not tell of the same number of CPUs")
     empty = [_empty_zone(f) for f in all_fields if not f.value["managed"]]
-    return sorted(zones, key=lambda zone: zone.idx), empty
+    profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in (*zones, *empty)) else LINUX_6_1
+    if unknown := {zone.name for zone in zones} - set(profile.zone_names):
+        raise RecordingError(f"{recording.path}: {which}: no zone {', '.join(sorted(unknown))} in {profile.name}")
+    return Found(profile, sorted(zones, key=lambda zone: zone.idx), empty, {}, "")
 
 
 def _zone_name(f: _Field) -> str:

@@ -15,111 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from kmemlab.context import schedule_check
+from kmemlab.fair import TICK, KswapdTurn
+from kmemlab.wait import RETRIES, Sleep, Task, Wait, WaitOn, WaitQueue
 
-__all__ = [
-    "HUNG_TASK_TIMEOUT",
-    "KSWAPD",
-    "ROUND",
-    "TICK",
-    "HungTask",
-    "SchedMachine",
-    "Sleep",
-    "Stuck",
-    "Task",
-    "Wait",
-    "WaitOn",
-    "WaitQueue",
-    "WouldWait",
-    "run_softirq",
-]
+__all__ = ["HUNG_TASK_TIMEOUT", "KSWAPD", "ROUND", "SchedMachine", "run_softirq"]
 
-TICK = 4  # ms: HZ is 250
 PATIENCE = 120_000  # ms: longer nobody waits here for a machine on which something goes on, but nothing that helps
 HUNG_TASK_TIMEOUT = 120  # s: /proc/sys/kernel/hung_task_timeout_secs
 ROUND = 1  # ms between two cond_resched()
 KSWAPD = "kswapd0"
-RETRIES = 24  # of a waiter that wakes every 5 s: the two minutes after which the kernel would call a task hung
-
-
-class Stuck(Exception):
-    """Nothing will ever change on this machine: no timer, no I/O, nothing to reclaim. The text says who waits."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"Stuck: {self}"]  # IPython shows this in place of a page of frames
-
-
-class HungTask(Stuck):
-    """A task waits for what nobody will ever do; the text has what the kernel says after two minutes."""
-
-
-class WouldWait(Exception):
-    """kswapd would wait for a lock that the sleeping task holds."""
-
-
-class Sleep:
-    """What a slow path yields to give the CPU away for ``ms`` milliseconds."""
-
-    __slots__ = ("ms",)
-
-    def __init__(self, ms: float) -> None:
-        self.ms = ms
-
-
-class Wait:
-    """What a slow path yields at the end of a round that changed nothing: ``why`` in words. It wants any change."""
-
-    __slots__ = ("why",)
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-
-
-class WaitQueue:
-    """Who sleeps until something happens; whoever came last is woken first. Kernel: include/linux/wait.h."""
-
-    __slots__ = ("tasks",)
-
-    def __init__(self) -> None:
-        self.tasks: list[Task] = []
-
-
-class WaitOn:
-    """What a task yields to sleep on a queue, at most ``ms`` milliseconds if that is not None; ``why`` in words."""
-
-    __slots__ = ("ms", "queue", "why")
-
-    def __init__(self, queue: WaitQueue, ms: float | None, why: str) -> None:
-        self.queue, self.ms, self.why = queue, ms, why
-
-
-class Task:
-    """Somebody who runs: a generator, or (with None) the code of the notebook itself.
-
-    While it sleeps: ``queue`` is where, ``wake_at`` when it goes on by itself (ms), ``why`` says what it waits for.
-    ``fruitless`` counts its tries since anything changed on the machine.
-    """
-
-    __slots__ = ("answer", "body", "comm", "context", "fruitless", "pid", "queue", "reported", "result", "since",
-                 "wake_at", "why")  # fmt: skip
-
-    def __init__(self, body: Generator[Any, Any, Any] | None, context: Any) -> None:
-        self.body, self.context = body, context
-        self.comm, self.pid = context.comm, context.pid
-        self.queue: WaitQueue | None = None
-        self.wake_at: float | None = None
-        self.since, self.why = 0.0, ""
-        self.answer: bool | None = None  # of the last sleep on a queue: whether it was woken
-        self.fruitless = 0
-        self.reported = False
-        self.result: Any = None
-
-    @property
-    def hopeless(self) -> bool:
-        """It waits for others alone, or has tried often enough."""
-        return self.fruitless >= RETRIES or (self.queue is not None and self.wake_at is None)
-
-    def __repr__(self) -> str:
-        return f"<task {self.comm}/{self.pid}: {self.why or 'runs'}>"
 
 
 def run_softirq(m: Any, fn: Callable[[], object]) -> None:
@@ -140,6 +44,7 @@ class SchedMachine:
     __slots__ = ()  # its fields are slots of Machine
 
     kswapd_woken: tuple[int, int] | None
+    kswapd_turn: KswapdTurn
 
     def _start_sched(self: Any) -> None:
         self.now = 0.0
@@ -148,6 +53,7 @@ class SchedMachine:
         self._said_at: dict[str, float] = {}
         self._held_irqs: list[Callable[[], object]] = []
         self.kswapd_woken = None  # or (order, highest zone index)
+        self.kswapd_turn = KswapdTurn()
         self._start_tasks()
 
     def _start_tasks(self: Any) -> None:
@@ -199,10 +105,11 @@ class SchedMachine:
         schedule_check(self)
         self.advance(ms)
 
-    def advance(self: Any, ms: float) -> None:
-        """Let ``ms`` milliseconds pass: others run first, then what is due."""
+    def advance(self: Any, ms: float, *, asleep: bool = True) -> None:
+        """Let ``ms`` milliseconds pass: others run first, kswapd if the caller sleeps or its turn has come; then what is
+        due."""
         end = self.now + ms
-        self._elsewhere()
+        self._elsewhere(asleep)
         while (due := self._next_due()) <= end:
             self.now = max(self.now, due)
             if self._timers and self._timers[0][0] <= self.now:
@@ -214,9 +121,11 @@ class SchedMachine:
                 for task in dict.fromkeys((*self.tasks, *self.running)):
                     if task.wake_at is not None and task.wake_at <= self.now:
                         self.make_runnable(task, woken=False)
-            self._elsewhere()
+            self._elsewhere(asleep)
         self.now = max(self.now, end)
         self.changes += 1
+        if asleep:
+            self.kswapd_turn.slept(self)
 
     def _next_due(self: Any) -> float:
         """When something happens next, infinity if nothing will."""
@@ -232,9 +141,9 @@ class SchedMachine:
         finally:
             self.trail[:], self.last_plan, self.last_page, self.steps = trail, plan, page, steps
 
-    def _elsewhere(self: Any) -> None:
-        """Others run while this one sleeps: kswapd, then every task that can."""
-        if self.kswapd_woken:
+    def _elsewhere(self: Any, asleep: bool = True) -> None:
+        """Others run while this one sleeps, or at a cond_resched(): kswapd, then every task that can."""
+        if self.kswapd_woken and (asleep or self.lru.empty or self.kswapd_turn.has_come(self)):
             self.run_kswapd(idle=True)
         while self.run_queue:
             with self.aside():
@@ -268,7 +177,7 @@ class SchedMachine:
             elif isinstance(wish, WaitOn):
                 answer = self._wait_on(wish)
             elif not self.context.preempt_count:
-                self.advance(ROUND)
+                self.advance(ROUND, asleep=False)
             else:
                 self.now += ROUND
 

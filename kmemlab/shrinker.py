@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kmemlab.sched import WouldWait
+from kmemlab.wait import WouldWait
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine

@@ -14,8 +14,8 @@ from kmemlab import reclaim_events as events
 from kmemlab.mmzone import PAGE_ALLOC_COSTLY_ORDER, Zone
 from kmemlab.page_free import free_block
 from kmemlab.pcplist import update_limit
-from kmemlab.sched import Sleep
 from kmemlab.shrinker import Shrinker, shrink_slab
+from kmemlab.wait import Sleep
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -225,6 +225,8 @@ def try_to_free_pages(m: Machine, gfp: int, order: int, highest: int) -> Generat
             if sc.reclaimed >= sc.target:
                 break
             sc.priority -= 1
+    if sc.reclaimed:
+        m.lru.failures = 0  # kswapd may hope again
     got = sc.reclaimed or int(ready)  # compaction can go on: that counts as progress
     m.trail.append((events.MmVmscanDirectReclaimEnd, got))
     return got
@@ -234,14 +236,17 @@ def try_to_free_pages(m: Machine, gfp: int, order: int, highest: int) -> Generat
 
 
 def wakeup_kswapd(m: Machine, order: int, highest: int) -> bool:
-    """kswapd is to run when the CPU is free; True if it slept until now. Not woken if it has given up, or if a zone is
-    balanced and none is boosted. Kernel: wakeup_kswapd."""
+    """kswapd is to run when its turn comes (sched.KswapdTurn); True if it slept until now. Not woken if it has given
+    up, or if a zone is balanced and none is boosted. Kernel: wakeup_kswapd."""
     asleep = m.kswapd_woken is None
     boosted = any(zone.watermark_boost for zone in m.zones if zone.idx <= highest)
     if asleep and (m.lru.failures >= MAX_RECLAIM_RETRIES or (pgdat_balanced(m, order, highest) and not boosted)):
         return False
     old = m.kswapd_woken or (0, 0)
     m.kswapd_woken = max(old[0], order), max(old[1], highest)
+    if asleep:
+        short = (zone.wmark[2] + zone.watermark_boost - zone.nr_free_pages for zone in m.zones if zone.idx <= highest)
+        m.kswapd_turn.woken(m, sum(pages for pages in short if pages > 0))
     return asleep
 
 
@@ -275,5 +280,8 @@ def balance_pgdat(m: Machine, order: int, highest: int) -> None:
     for zone in m.zones:
         zone.reclaim_active = False
         update_limit(zone)
-    m.lru.failures = 0 if sc.reclaimed else m.lru.failures + 1
+    if sc.reclaimed:
+        m.lru.failures = 0
+    elif sc.priority < 1:  # to the end without a page: when a zone was balanced before, that is no failure
+        m.lru.failures += 1
     m.forget_plans()

@@ -10,13 +10,16 @@ from typing import Any
 
 from kmemlab import compaction, mm_init, vmscan
 from kmemlab import reclaim_events as events
+from kmemlab.fair import TICK
 from kmemlab.null import Null
 from kmemlab.page_free import free_block
+from kmemlab.pressure import PressureRow, pressure
 from kmemlab.sched import KSWAPD, run_softirq
 
 __all__ = ["File", "Process", "WorkloadMachine", "twin_workload"]
 
 READAHEAD = 0x112CCA  # GFP_HIGHUSER_MOVABLE | __GFP_NORETRY | __GFP_NOWARN: what filemap asks with
+BUFFERS = 0x112CC0  # GFP_USER | __GFP_NORETRY | __GFP_NOWARN: the same for a block device
 ANON = 0x100DCA  # GFP_HIGHUSER_MOVABLE | __GFP_ZERO: what a page fault asks with
 
 
@@ -111,10 +114,14 @@ class WorkloadMachine:
     # --- the page cache ----------------------------------------------------------------------------
 
     def read_file(self: Any, name: str, size: str | int) -> File:
-        """Read a file: its pages are kept in the page cache, clean. They can be taken back at any time."""
+        """Read a file: its pages are kept in the page cache, clean. They can be taken back at any time.
+
+        The pages of a block device ("/dev/vda") are taken as not movable. Kernel: mapping_gfp_mask; bdev_alloc.
+        """
         file = File(self, name)
         self.files.append(file)
-        self._fill(file, _pages_of("read_file", size), READAHEAD, "inactive_file")
+        gfp = BUFFERS if name.startswith("/dev/") else READAHEAD
+        self._fill(file, _pages_of("read_file", size), gfp, "inactive_file")
         return file
 
     def write_file(self: Any, name: str, size: str | int) -> File:
@@ -152,10 +159,14 @@ class WorkloadMachine:
         self.lru.failures = 0
 
     def _fill(self: Any, owner: Any, pages: int, gfp: int, kind: str) -> None:
-        """Take pages one by one, as faults and reads do; stops where there are none."""
+        """Take pages one by one, as faults and reads do; stops where there are none. A reader whose readahead got none
+        waits for the disk, so that kswapd can work, and asks once more."""
         self.lru.failures = 0
         for _ in range(pages):
             page = self.alloc_pages(gfp, 0)
+            if isinstance(page, Null) and gfp in (READAHEAD, BUFFERS) and self.kswapd_woken and not self.lru.empty:
+                self.msleep(TICK)
+                page = self.alloc_pages(gfp, 0)
             if isinstance(page, Null) or (isinstance(owner, Process) and owner.dying):
                 break
             owner.pages.add(page.pfn)
@@ -179,12 +190,14 @@ class WorkloadMachine:
     # --- kswapd, sums ----------------------------------------------------------------------------------
 
     def run_kswapd(self: Any, *, idle: bool = False) -> None:
-        """kswapd works for whoever woke it.
+        """kswapd works for whoever woke it, if the CPU is ``idle`` or its turn has come.
 
         On a machine without anything to reclaim it does so only while the CPU is idle: replays of such machines were
         recorded without a pause in which kswapd could have lowered a boost.
         """
         if self.kswapd_woken is None:
+            return
+        if not idle and not self.lru.empty and not self.kswapd_turn.has_come(self):
             return
         (order, highest), self.kswapd_woken = self.kswapd_woken, None
         if self.lru.empty and not idle:
@@ -216,6 +229,10 @@ class WorkloadMachine:
     def reclaimable_pages(self: Any, zone: Any) -> int:
         """Kernel: zone_reclaimable_pages, mm/vmscan.c."""
         return vmscan.zone_reclaimable_pages(self, zone)
+
+    def pressure(self: Any, gfp: int, pages: int, rest_every: int = 0) -> list[PressureRow]:
+        """The curve of asking for ``pages`` pages: see ``pressure.pressure``."""
+        return pressure(self, gfp, pages, rest_every)
 
     def totalram_pages(self: Any) -> int:
         """Kernel: totalram_pages, include/linux/mm.h."""

@@ -5,10 +5,7 @@ Verdicts come from the engine or, where real time decides, from curves recorded 
 
 from __future__ import annotations
 
-import gzip
-import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from flags_sleep import full
@@ -27,26 +24,19 @@ from kmemlab import (
     SHRINK_STOP,
     HungTask,
     Machine,
+    recorded_pressure,
 )
 
 FS = __GFP_FS  # inside a class Python would mangle the kernel's name
-RECORDINGS = Path(__file__).resolve().parent.parent / "recordings"
 
 
 # --- who gets memory ------------------------------------------------------------------------------------------
 
 
 @cache
-def recorded() -> dict[str, Any]:
-    """Recorded runs on a machine full of page cache, by name: k, a, n without rest, ky, ay, ny with a tick's rest."""
-    with gzip.open(RECORDINGS / "pressure.gz") as file:
-        runs: dict[str, Any] = json.load(file)["runs"]
-    return runs
-
-
 def got(name: str) -> int:
-    """Pages a recorded run got."""
-    return int(recorded()[name]["rows"][-1][1])
+    """Pages a recorded run got: k, a, n for GFP_KERNEL, ATOMIC, NOWAIT without rest, ky, ay, ny with a tick's rest."""
+    return recorded_pressure(f"reclaim-{name}-smp1-256M")[-1].got
 
 
 def predict_who(m: Any, seed: int) -> Question:

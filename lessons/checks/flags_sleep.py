@@ -105,37 +105,21 @@ def predict_changed(m: Any, seed: int) -> Question:
 
 def predict_places(m: Any, seed: int) -> Question:
     """Where the check speaks, with plenty of memory."""
-
-    def choice(place: str, why: str) -> Choice:
-        return Choice(place, WORDS[place], why)
-
+    why = {
+        "process": "A process may be put aside.\nNobody spins for it meanwhile.",
+        "mutex": "A mutex may be held while sleeping.\nWhoever wants it sleeps too.",
+    }
     return Question(
-        ask="This kernel is built with `DEBUG_ATOMIC_SLEEP`, and memory is plenty. In which places does "
-        "`kmalloc(64, GFP_KERNEL)` bring a complaint?",
-        choices=[
-            choice("process", "A process may be put aside: nobody spins for it."),
-            choice("mutex", "A mutex may be held while sleeping.\nWhoever wants it sleeps too."),
-            choice("spinlock", "It is a process, but others spin on its lock.\nWhile it sleeps they spin for nothing."),
-            choice(
-                "rcu",
-                "Whoever frees what you read waits for you to leave.\nA reader that sleeps lets all of them wait.",
-            ),
-            choice("bh off", "Bottom halves stay off until you are done.\nNo packet is received meanwhile."),
-            choice("irqs off", "With interrupts off not even the clock ticks.\nNobody could wake you."),
-            choice(
-                "timer",
-                "A timer runs on top of a task that it borrowed.\nThere is nobody to put to sleep but that one.",
-            ),
-            choice(
-                "interrupt",
-                "An interrupt runs on top of a task that it borrowed.\nThat task has nothing to do with it.",
-            ),
-        ],
+        ask=(
+            "This kernel is built with `DEBUG_ATOMIC_SLEEP`, and memory is plenty. In which places does "
+            "`kmalloc(64, GFP_KERNEL)` bring a complaint?"
+        ),
+        choices=[Choice(place, words, why.get(place, "")) for place, words in WORDS.items()],
         multi=True,
         answer=speaks(config=CHECKED),
         right=(
-            "Six of eight, recorded in all but the mutex. To sleep one needs a task that can be put aside, "
-            "and nobody who spins for it meanwhile."
+            "Six of eight, recorded in all but the mutex. The check asks what *may* happen, not what happens: it "
+            "speaks even where no sleep was needed."
         ),
         note="all that apply; then run the next cell",
     )
@@ -181,31 +165,25 @@ def predict_match(m: Any, seed: int) -> BoxesQuestion:
 def predict_debian(m: Any, seed: int) -> Question:
     """Debian's kernel on a full machine."""
     spoken = speaks(memory="full")
-    silent = [place for place in PLACES if place not in spoken]
-
-    def choice(place: str, why: str) -> Choice:
-        return Choice(place, WORDS[place], why)
-
-    scheduler = "The scheduler looks at preempt_count alone.\nThis place does not raise it: not a word, and it slept."
-    found = "It really sleeps now, with preempt_count raised.\nThe scheduler finds that."
+    silent = [place for place in WORDS if place not in (*spoken, "process", "mutex")]
+    why = {
+        "rcu": "The scheduler looks at preempt_count, and a reader does not raise it.\nIt slept, and not a word.",
+        "irqs off": "Interrupts off do not raise preempt_count.\nIt slept, and not a word.",
+    }
     return Question(
-        ask="Debian's own kernel, without that check. With memory free it says nothing in any of these "
-        "places. Now memory "
-        "is full and `GFP_KERNEL` really sleeps. Where does the kernel complain?",
-        choices=[
-            choice("spinlock", found),
-            choice("rcu", scheduler),
-            choice("bh off", found),
-            choice("irqs off", scheduler),
-            choice("timer", found),
-            choice("interrupt", found),
-        ],
+        ask=(
+            "Debian's own kernel, without that check. With memory free it says nothing in any of these places. Now "
+            "memory is full and `GFP_KERNEL` really sleeps. Where does the kernel complain?"
+        ),
+        choices=[Choice(place, WORDS[place], why.get(place, "")) for place in speaks(config=CHECKED)],
         multi=True,
         answer=spoken,
         recorded=True,
-        right="`BUG: scheduling while atomic` in four. In the other two "
-        f"({' and '.join(WORDS[place].removeprefix('a process ') for place in silent[2:])}) the call slept, the "
-        "protection was gone meanwhile, and nobody ever learns of it.",
+        right=(
+            "`BUG: scheduling while atomic` in four. In the other two "
+            f"({' and '.join(WORDS[place].removeprefix('a process ') for place in silent)}) the call slept, the "
+            "protection was gone meanwhile, and nobody ever learns of it."
+        ),
         note="all that apply; then run the next cell",
     )
 
@@ -281,9 +259,6 @@ def predict_atomic(m: Any, seed: int) -> NumberQuestion:
             // 8: f"Nearly: 3/8 of {low} is {3 * low / 8}.\nThe kernel rounds each step down for itself: {low} - "
             f"{low // 2} = {half}, {half} - {half // 4} = {half - half // 4}.",
             nowait: "That is where GFP_NOWAIT stops.\nGFP_ATOMIC has __GFP_HIGH besides.",
-            low // 2: (
-                f"Half is taken off, and then a quarter of the rest.\n{low} - {low // 2}, and that minus its quarter."
-            ),
             low // 4: "A quarter of the *rest* goes, not a quarter of min.",
         },
         otherwise=f"Two steps: __GFP_HIGH takes half of {low} off, not sleeping takes a quarter off the rest.",

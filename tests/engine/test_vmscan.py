@@ -71,6 +71,7 @@ def test_dirty_pages_are_written_first() -> None:
     m.msleep(20)
     assert not m.lru.writeback
     m.alloc_pages(GFP_ATOMIC | NOWARN, 0)
+    m.msleep(4)  # it has used much of the CPU, so it does not come before the caller rests
     assert len(file.pages) < 4096
 
 
@@ -152,3 +153,18 @@ def test_stress(seed: int) -> None:
         m.msleep(rng.choice((0, 0, 1, 10)))
         assert m.check()
         assert m.copy().check()
+
+
+def test_who_may_sleep_has_no_right_to_the_atomic_reserve() -> None:
+    """GFP_KERNEL|GFP_ATOMIC brings a WARNING, once, and stops above a boost as GFP_KERNEL|__GFP_HIGH does."""
+    m = Machine("linux-6.1", memory="64M")
+    full(m)
+    both = GFP_KERNEL | GFP_ATOMIC | NOWARN | NORETRY
+    m.alloc_pages(both, 0)
+    assert m.dmesg().count("mm/page_alloc.c:5118") == 1
+    for zone in m.zones:
+        zone.watermark_boost, zone.nr_free_pages = 1000, zone.wmark[0] // 2 + 1
+    m.forget_plans()
+    m.lru.failures = 16
+    assert not m.alloc_pages(both, 0)
+    assert m.alloc_pages(GFP_ATOMIC | NOWARN, 0)

@@ -15,7 +15,9 @@ from kmemlab.conform import Conformance, compare_states
 HERE = Path(__file__).resolve().parent
 BUDDY = sorted((HERE / "recordings" / "buddy").glob("*.json.gz"))
 SHIPPED = sorted((HERE.parent.parent / "lessons" / "recordings").glob("*.json.gz"))
-LESSONS = [path for path in SHIPPED if not path.name.startswith(("real-", "slub-"))]  # slub: test_slub
+LESSONS = [
+    path for path in SHIPPED if not path.name.startswith(("real-", "slub-", "reclaim-"))
+]  # test_slub, test_pressure
 REAL = sorted(
     [
         *(HERE.parent.parent / "lessons" / "recordings").glob("real-*.json.gz"),
