@@ -21,6 +21,7 @@ from kmemlab import (
     page_alloc,
     page_free,
     page_slowpath,
+    pressure,
     slab_common,
     slabinfo,
     slub,
@@ -489,6 +490,8 @@ for _function in (
     kmalloc.kfree_sensitive,
     kmalloc.kvmalloc,
     kmalloc.kvfree,
+    pressure.pressure,
+    pressure.recorded_page_cache,
 ):
     setattr(Machine, _function.__name__, _function)
 Machine.slow_path = page_slowpath.__alloc_pages_slowpath  # type: ignore[attr-defined]

@@ -81,7 +81,7 @@ FLOORS: dict[str, float] = {
     "explain_slab": 8.9,
     "explain_reclaim": 8.9,
     "explain": 9,
-    "pressure": 9.5,
+    "pressure": 9.7,
     "twin": 9.7,
     "probe": 10.5,
     "log": 9.3,
