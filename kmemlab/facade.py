@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kmemlab import get_free_pages, kmalloc, page_alloc, page_free, slab_common, slub
+from kmemlab import get_free_pages, kmalloc, page_alloc, page_free, pressure, slab_common, slub
 
 __all__ = ["CALLS"]
 
@@ -52,4 +52,6 @@ CALLS: tuple[Callable[..., Any], ...] = (
     kmalloc.kfree_sensitive,
     kmalloc.kvmalloc,
     kmalloc.kvfree,
+    pressure.pressure,
+    pressure.recorded_page_cache,
 )
