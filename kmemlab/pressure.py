@@ -5,6 +5,7 @@ The same rows from the model and from a recorded kernel, so that one can be draw
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 from kmemlab.fair import TICK, KswapdTurn
 from kmemlab.null import Null
 from kmemlab.recording import RecordingError, find_recording, read_json
+from kmemlab.workload import File
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
 
-__all__ = ["FAILURES", "PressureRow", "pressure", "recorded_pressure"]
+__all__ = ["FAILURES", "PressureRow", "pressure", "recorded_page_cache", "recorded_pressure"]
 
 EVERY = 32  # requests from one row to the next
 FAILURES = 50  # requests that fail before nobody asks any more
 NOWARN = 0x2000
+OLD = 32_000  # pages older than those of DMA: in the recordings they are reclaimed after so many of DMA32
 STATS = ("pgsteal_kswapd", "pgsteal_direct", "allocstall")
 
 
@@ -100,3 +103,29 @@ def recorded_pressure(name: str | Path) -> list[PressureRow]:
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordingError(f"{path}: is not a recorded curve of pressure ({error!r})") from None
+
+
+def recorded_page_cache(m: Machine) -> File:
+    """Give the page cache of a recorded machine an owner, so that it can be reclaimed: a block device's pages.
+
+    Their frames and number are recorded, their age is not. What was gone at the recording's end is taken as older than
+    what was left, in the order of frames; the pages of zone DMA come after 32,000 others, where the recorded kernel
+    found them. Errors: ValueError for a machine that is not the first state of a recorded curve of pressure.
+    """
+    raw: Any = read_json(m.recording.path) if m.recording else {}
+    found = re.search(r"Inactive\(file\): *(\d+)", str(raw.get("meminfo0", "")))
+    if found is None or len(m.zones) != 2 or m.lru.inactive_file:
+        raise ValueError(f"{m.label}: not a machine as Machine.from_recording makes it of a recorded curve of pressure")
+    cached = int(found[1]) // 4
+    runs = [run for zone in raw["state1"]["zones"] for run in zone.get("lru_or_movable", ())]
+    left = {pfn for first, count in runs for pfn in range(first, first + count)}
+    dma, others = (sorted(zone.lru, key=lambda pfn: (pfn in left, pfn)) for zone in m.zones)
+    others = others[: cached - len(dma)]  # the rest, the youngest, is anonymous memory
+    file = File(m, "/dev/ram0")
+    m.files.append(file)
+    for pfn in [*others[:OLD], *dma, *others[OLD:]]:
+        m.memmap[pfn].refcount, m.memmap[pfn].order = 1, 0
+        file.pages.add(pfn)
+        m.lru.add("inactive_file", pfn, file)
+    m.changes += 1
+    return file

@@ -106,8 +106,8 @@ class SchedMachine:
         self.advance(ms)
 
     def advance(self: Any, ms: float, *, asleep: bool = True) -> None:
-        """Let ``ms`` milliseconds pass: others run first, kswapd if the caller sleeps or its turn has come; then what is
-        due."""
+        """Let ``ms`` milliseconds pass: others run first (kswapd if its turn has come or the caller is ``asleep``), then
+        what is due."""
         end = self.now + ms
         self._elsewhere(asleep)
         while (due := self._next_due()) <= end:

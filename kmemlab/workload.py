@@ -13,7 +13,6 @@ from kmemlab import reclaim_events as events
 from kmemlab.fair import TICK
 from kmemlab.null import Null
 from kmemlab.page_free import free_block
-from kmemlab.pressure import PressureRow, pressure
 from kmemlab.sched import KSWAPD, run_softirq
 
 __all__ = ["File", "Process", "WorkloadMachine", "twin_workload"]
@@ -229,10 +228,6 @@ class WorkloadMachine:
     def reclaimable_pages(self: Any, zone: Any) -> int:
         """Kernel: zone_reclaimable_pages, mm/vmscan.c."""
         return vmscan.zone_reclaimable_pages(self, zone)
-
-    def pressure(self: Any, gfp: int, pages: int, rest_every: int = 0) -> list[PressureRow]:
-        """The curve of asking for ``pages`` pages: see ``pressure.pressure``."""
-        return pressure(self, gfp, pages, rest_every)
 
     def totalram_pages(self: Any) -> int:
         """Kernel: totalram_pages, include/linux/mm.h."""

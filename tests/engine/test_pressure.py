@@ -63,6 +63,19 @@ def test_a_file_without_a_curve(tmp_path: Path) -> None:
         recorded_pressure(path)
 
 
+def test_only_a_recorded_curves_machine_has_a_recorded_cache(m: Machine) -> None:
+    other = Machine.from_recording("256M-a-21")
+    for machine in (m, other):
+        with pytest.raises(ValueError, match=r"not a machine as Machine\.from_recording makes it"):
+            machine.recorded_page_cache()
+    ours = Machine.from_recording("reclaim-n-smp1-256M")
+    file = ours.recorded_page_cache()
+    assert len(file.pages) == len(ours.lru.inactive_file) > 40_000
+    with pytest.raises(ValueError, match="reclaim-n-smp1-256M: not a machine"):
+        ours.recorded_page_cache()
+    assert ours.check()
+
+
 # --- kswapd's turn -------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ what the recordings themselves span, held against the recorded rows first.
 from __future__ import annotations
 
 import functools
-import re
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -17,31 +16,17 @@ import pytest
 from kmemlab import Machine, recorded_pressure
 from kmemlab.pressure import FAILURES, PressureRow
 from kmemlab.recording import find_recording, load_recording, read_json
-from kmemlab.workload import File
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = (HERE / "recordings" / "reclaim", HERE.parent.parent / "lessons" / "recordings")  # the lesson shows seven
 CURVES = sorted(path.name.removesuffix(".json.gz") for folder in FOLDERS for path in folder.glob("reclaim-*.gz"))
-OLD = 32_000  # pages of DMA32 that are older than those of DMA: reclaim-ay and -ry come to DMA's after so many
 
 
 @functools.cache
 def start(name: str) -> Machine:
-    """The recorded machine. Its page cache is known by frames and number, not by age: what was gone at the end is taken
-    as the oldest."""
-    m, raw = Machine.from_recording(name), read_json(find_recording(name))
-    cached = int(re.search(r"Inactive\(file\): *(\d+)", raw["meminfo0"])[1]) // 4
-    runs = [run for zone in raw["state1"]["zones"] for run in zone.get("lru_or_movable", ())]
-    left = {pfn for first, count in runs for pfn in range(first, first + count)}
-    dma, dma32 = (sorted(zone.lru, key=lambda pfn: (pfn in left, pfn)) for zone in m.zones)
-    dma32 = dma32[: cached - len(dma)]  # the youngest are anonymous memory
-    file = File(m, "/dev/ram0")
-    m.files.append(file)
-    for pfn in [*dma32[:OLD], *dma, *dma32[OLD:]]:
-        m.memmap[pfn].refcount, m.memmap[pfn].order = 1, 0
-        file.pages.add(pfn)
-        m.lru.add("inactive_file", pfn, file)
-    assert 0 <= cached - len(file.pages) < 400, "some lay on the CPUs' way to the lists"
+    """The recorded machine with its page cache."""
+    m = Machine.from_recording(name)
+    m.recorded_page_cache()
     return m
 
 
@@ -79,6 +64,10 @@ def test_all_curves_are_here() -> None:
 def test_the_start_is_the_recorded_one(name: str) -> None:
     recorded, ours = curves(name)
     assert start(name).check()
+    meminfo = read_json(find_recording(name))["meminfo0"].split("Inactive(file):")[1]
+    assert 0 <= int(meminfo.split()[0]) // 4 - len(start(name).files[0].pages) < 400, (
+        "some were on the way to the lists"
+    )
     state = {zone.name: zone.nr_free_pages for zone in start(name).zones}
     assert ours[0].free == state
     assert all(abs(state[zone] - recorded[0].free[zone]) <= 60 for zone in state), "two refills passed between"
