@@ -37,6 +37,7 @@ FLOORS: dict[str, float] = {
     "events": 0,
     "snapshot": 0,
     "null": 0,
+    "sleep_reader": 0.5,
     "slub_reader": 0.5,
     "kernels": 1,
     "size_classes": 1,

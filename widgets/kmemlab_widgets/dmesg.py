@@ -9,8 +9,10 @@ from typing import Any
 import anywidget
 import traitlets
 
-from kmemlab.failure_reader import FailureReport, read_failure_reports
-from kmemlab.slub_reader import SlabReport, read_slab_reports
+from kmemlab.failure_reader import read_failure_reports
+from kmemlab.report import Report
+from kmemlab.sleep_reader import read_sleep_reports
+from kmemlab.slub_reader import read_slab_reports
 from kmemlab_widgets.panel import STATIC, Panel, View, module
 from kmemlab_widgets.svg import Svg, fit
 from kmemlab_widgets.theme import css, number, plural
@@ -35,7 +37,7 @@ class Log:
 def read_log(text: str) -> Log:
     """Explain every report of a log. Pure."""
     lines = [(line, "") for line in text.splitlines()]
-    reports: list[SlabReport | FailureReport] = [*read_slab_reports(text), *read_failure_reports(text)]
+    reports: list[Report] = [*read_slab_reports(text), *read_failure_reports(text), *read_sleep_reports(text)]
     reports.sort(key=lambda report: report.first)
     for report in reports:
         for at, (line, words) in enumerate(report.lines, report.first):
