@@ -106,7 +106,7 @@ class SchedMachine:
         self.advance(ms)
 
     def advance(self: Any, ms: float, *, asleep: bool = True) -> None:
-        """Let ``ms`` milliseconds pass: others run first (kswapd if its turn has come or the caller is ``asleep``), then
+        """Let ``ms`` milliseconds pass: others run first (kswapd if its turn has come or the caller is asleep), then
         what is due."""
         end = self.now + ms
         self._elsewhere(asleep)
