@@ -18,19 +18,20 @@ class Mutex:
 
     __slots__ = ("holder", "lock", "wait")
 
-    def __init__(self, lock: Any, holder: str) -> None:
-        self.lock, self.holder, self.wait = lock, holder, WaitQueue()
+    def __init__(self, lock: Any, holder: str, wait: WaitQueue | None = None) -> None:
+        self.lock, self.holder, self.wait = lock, holder, wait or WaitQueue()
 
 
 def lock_mutex(m: Any, lock: Any) -> Generator[Any, Any, Section]:
     """Take a mutex, sleeping until it is free; see ``MutexMachine.mutex_lock``."""
     might_sleep(m, "kernel/locking/mutex.c:283")
-    while mutex := m.held_mutex(lock):
+    if mutex := m.held_mutex(lock):
         if m.context.comm == KSWAPD:
             raise WouldWait(lock)
         whose = "that is the same task" if mutex.holder == m.task_name() else "another task"
         yield WaitOn(mutex.wait, None, f"waits for the mutex {lock!r}, and {mutex.holder} holds it, {whose}")
-    m.mutexes.append(Mutex(lock, m.task_name()))
+    else:
+        m.mutexes.append(Mutex(lock, m.task_name()))
     return Section(lambda: m.mutex_unlock(lock))
 
 
@@ -61,11 +62,17 @@ class MutexMachine:
         return True
 
     def mutex_unlock(self: Any, lock: Any) -> None:
-        """Kernel: mutex_unlock. Errors: KernelBug for a mutex this task does not hold."""
+        """Give a mutex back; whoever waits longest has it then. Kernel: mutex_unlock, with __mutex_handoff.
+
+        Errors: KernelBug for a mutex this task does not hold.
+        """
         mutex, me = self.held_mutex(lock), self.task_name()
         if mutex is None or mutex.holder != me:
             raise KernelBug(self.oops(f"BUG: {me} releases the mutex {lock!r}, which it does not hold"))
         self.mutexes.remove(mutex)
+        if mutex.wait.tasks:
+            heir = mutex.wait.tasks[0]
+            self.mutexes.append(Mutex(mutex.lock, f"{heir.comm}/{heir.pid}", mutex.wait))
         self.wake_up(mutex.wait, one=True)
 
     def mutex_is_locked(self, lock: Any) -> bool:

@@ -203,11 +203,16 @@ class SchedMachine:
         schedule_check(self)
         task = self.running[-1]
         self.fall_asleep(task, wish)
-        self._elsewhere()
-        while task.queue is not None:
-            if self.stuck() or self.now >= task.since + PATIENCE:
-                self.give_up()
-            self.advance(max(0, self._next_due() - self.now))
+        try:
+            self._elsewhere()
+            while task.queue is not None:
+                if self.stuck() or self.now >= task.since + PATIENCE:
+                    self.give_up()
+                self.advance(max(0, self._next_due() - self.now))
+        finally:
+            if task.queue is not None:  # whoever gives up leaves the queue: nothing is handed to it any more
+                task.queue.tasks.remove(task)
+                task.queue = task.wake_at = None
         task.why = ""
         task.fruitless += not task.answer
         return bool(task.answer)

@@ -64,6 +64,25 @@ def test_each_has_its_own_context(m: Machine) -> None:
     assert m.context.comm == "python"
 
 
+def test_many_wait_for_one_mutex_and_have_it_in_turn(m: Machine) -> None:
+    seen = []
+
+    def body(name):
+        def run(k):
+            for _ in range(2):
+                with (yield from k.mutex_lock("lock")):
+                    seen.append((name, k.now))
+                    yield from k.msleep(10)
+
+        return run
+
+    for name in "abcd":
+        m.spawn(body(name), name)
+    m.run()
+    assert seen == [(name, 10 * turn) for turn, name in enumerate("abcdabcd")]
+    assert not m.mutexes
+
+
 def test_sleeping_with_a_spinlock_is_told(m: Machine) -> None:
     def run(k):
         with k.spin_lock("s"):
