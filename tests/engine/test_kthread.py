@@ -110,6 +110,18 @@ def test_two_that_wait_for_each_other(m: Machine) -> None:
     assert m.dmesg().count("blocked for more than 120 seconds") == 2
 
 
+def test_a_task_that_hangs_never_gets_to_the_end_of_its_section(m: Machine) -> None:
+    def body(k):
+        with (yield from k.mutex_lock("a")):
+            yield from k.wait_for_completion(Completion())
+
+    task = m.spawn(body, "t")
+    with pytest.raises(HungTask):
+        m.run()
+    task.body.close()
+    assert m.mutex_is_locked("a")
+
+
 def test_a_completion_wakes_one(m: Machine) -> None:
     done, woken = Completion(), []
 
