@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-import pools_rules
+from typing import Any
 
-PREDICTIONS = {}
-EXERCISES = pools_rules.EXERCISES
+import pools_debug
+import pools_rules
+import pools_tasks
+
+PREDICTIONS: dict[str, Any] = {}
+_ALL = pools_rules.EXERCISES | pools_tasks.EXERCISES | pools_debug.EXERCISES
+EXERCISES = dict(sorted(_ALL.items(), key=lambda item: item[1].letter))

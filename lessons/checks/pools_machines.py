@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any
 
-from kmemlab import NULL, Machine, MemPool
+from kmemlab import NULL, KernelBug, Machine, MemPool, Stuck
 from kmemlab.kthread import TaskCalls
 from kmemlab_widgets.questions import CheckResult, fail
 
@@ -61,15 +62,16 @@ def pool_of(m: Machine, min_nr: int, make: Callable[[int], Any] = Element) -> Me
 class Books:
     """Who holds which element of which pool, how often tasks called, and how often they got NULL."""
 
-    def __init__(self, m: Machine, names: dict[MemPool, str]) -> None:
-        self.m, self.names = m, names
+    def __init__(self, m: Machine, names: dict[MemPool, str], most_ms: int = MOST_MS) -> None:
+        self.m, self.names, self.most_ms = m, names, most_ms
         self.held: dict[Any, tuple[str, str]] = {}  # element -> (task, pool)
+        self.since: dict[str, float] = {}  # task -> when it last asked for an element
         self.calls = self.nulls = 0
 
     def called(self) -> None:
         """Errors: Illegal if this goes on and on."""
         self.calls += 1
-        if self.calls > MOST_CALLS or self.m.now > MOST_MS:
+        if self.calls > MOST_CALLS or self.m.now > self.most_ms:
             raise Illegal(
                 "It goes round and round: no task sleeps until something is given back, each asks again and again.",
                 f"{self.calls} calls in {self.m.now / 1000:.1f} s",
@@ -86,36 +88,57 @@ class Books:
             raise Illegal("There is no `yield` in it: a call that may sleep is written `yield from k.NAME(...)`.")
         self.m.spawn(lambda k: body, name)
 
-    def run(self) -> None:
-        """Let the tasks run to their end. Errors: Illegal, Stuck."""
+    def run(self) -> CheckResult | None:
+        """Let the tasks run to their end; why they do not, if so."""
+        bodies = [task.body for task in self.m.tasks]
         try:
             self.m.run()
+        except Illegal as error:
+            return fail(*error.args)
+        except Stuck:
+            return self.stuck()
+        except KernelBug as bug:
+            return fail("The machine stopped.", str(bug).splitlines()[0])
         except TypeError as error:
             if " yielded " not in str(error):
                 raise
-            raise Illegal(str(error)) from error
+            return fail(str(error))
+        finally:
+            for body in bodies:  # a `finally` of theirs is of no interest now, and may raise
+                with suppress(Exception):
+                    body.close()
+        return None
 
     def stuck(self) -> CheckResult:
         """Why the tasks that are left will never go on."""
-        pools = {pool.wait: name for pool, name in self.names.items()}
-        waits = {task.comm: pools[task.queue] for task in self.m.tasks if task.queue in pools}
-        kernel = f"{', '.join(map(repr, self.names))}; {self.log()}"
+        kernel = f"{', '.join(f'{pool.curr_nr} of {pool.min_nr} in {name}' for pool, name in self.names.items())}; "
+        kernel += self.log()
         alive = {task.comm for task in self.m.tasks}
         if kept := [owner for owner, _ in self.held.values() if owner not in alive]:
-            return fail(f"{kept[0]} has ended and kept an element: everybody who waits, waits for it.", kernel)
-        chain = [name for name in waits if self.holdings(name)]
-        if not chain:
+            return fail(f"{kept[0]} has ended and kept an element: everybody else waits for it.", kernel)
+        waits = {task.comm: self._waits_for(task) for task in self.m.tasks}
+        holders = [name for name in waits if self.holdings(name)]
+        if not holders:
             return fail("All tasks sleep, and no element is out: nobody will wake them.", kernel)
-        told = "; ".join(
-            f"{name} holds {' and '.join(self.holdings(name))} and waits for {waits[name]}" for name in chain[:2]
-        )
-        if len({waits[name] for name in chain}) > 1:
-            return fail(f"A cycle: {told}. Take from the two pools in one order in all tasks.", kernel)
-        if len(chain) == 1:
-            return fail(f"{told}: it waits for an element that only itself can give back.", kernel)
-        return fail(
-            f"{told}. Each of {len(chain)} tasks holds one element of a pool while it waits for a second of it.", kernel
-        )
+        told = "; ".join(f"{name} holds {self._holds(name)} and waits for {waits[name]}" for name in holders[:2])
+        return fail(f"{told}. {self._moral({waits[name] for name in holders}, len(holders))}", kernel)
+
+    def _holds(self, task: str) -> str:
+        pools = self.holdings(task)
+        return " and ".join(f"{pools.count(name)} of `{name}`" for name in dict.fromkeys(pools))
+
+    def _waits_for(self, task: Any) -> str:
+        pools = {pool.wait: name for pool, name in self.names.items()}
+        return f"`{pools[task.queue]}`" if task.queue in pools else task.why.removeprefix("waits for ").partition(",")[0]
+
+    def _moral(self, wanted: set[str], holders: int) -> str:
+        if not wanted <= {f"`{name}`" for name in self.names.values()}:
+            return "It keeps its element while it sleeps for the mutex: the mutex comes first, or not at all."
+        if len(wanted) > 1:
+            return "A cycle. Take from the two pools in one order in all tasks."
+        if holders == 1:
+            return "It waits for an element that only itself can give back."
+        return f"{holders} tasks hold one element of a pool while they wait for a second of it."
 
     def log(self) -> str:
         """What the kernel says of it."""
@@ -135,6 +158,7 @@ class WatchedCalls(TaskCalls):
     def mempool_alloc(self, pool: Any, gfp_mask: int) -> Yields:
         """An element of a pool. Kernel: mempool_alloc."""
         self.books.called()
+        self.books.since[self.m.context.comm] = self.m.now
         element = yield from super().mempool_alloc(pool, gfp_mask)
         if element:
             self.books.held[element] = (self.m.context.comm, self.books.names[pool])

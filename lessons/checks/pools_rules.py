@@ -221,7 +221,7 @@ def _alloc_fault(step: Step, want: State, got: State, waited: bool, newest: int)
         if waited:
             return "An element came back, and whoever was woken did not take it."
         return f"{step.gfp} may sleep: such a caller never gets NULL, it waits until somebody gives back."
-    if got.element != want.element and want.element == newest:
+    if not got.calls or (got.element != want.element and want.element == newest):
         return "Your pool hands out its own elements first. The real one asks the allocator first, always."
     if got.element != want.element:
         return f"Your pool gave element {got.element}, the real one {want.element}: the reserve is a stack."
