@@ -1,8 +1,9 @@
 """What a learner feels, in a real JupyterLab in Chromium: ``make bench``.
 
 From a key on a slider to the changed picture, over 100 moves: a slider whose callback calls the kernel's functions
-while a map of 65,536 pages follows; the sliders of OrderSlider and SizeClasses; N on a SlabView of 63 slabs. Then a
-film of 240 moments on the map, and how much memory a lesson's kernel takes.
+while a map of 65,536 pages follows, another one while Watermarks follows with a long curve; the sliders of OrderSlider
+and SizeClasses; N on a SlabView of 63 slabs; a bit of FlagPicker; a report pasted into Dmesg. Then a film of 240
+moments on the map, and how much memory a lesson's kernel takes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import nbformat
 from nbclient import NotebookClient
 from playwright.sync_api import sync_playwright
 
-from kmemlab.cli import JUPYTER
+from kmemlab.cli import AT_ONCE, JUPYTER
 
 MOVES = 100
 TOKEN = "kmemlab-bench"
@@ -66,6 +67,32 @@ for p in objects[::2]:
     slabs.kmem_cache_free(c, p)
 SlabView(slabs, c)
 """,
+    """
+from kmemlab_widgets import Dmesg, FlagPicker, Watermarks
+
+full = Machine("linux-6.1", memory="64M")
+full.read_file("backup.tar", "64M")
+marks = Watermarks(full)
+for _ in range(1750):
+    full.alloc_pages(GFP_KERNEL, 0)
+
+
+def one_more(change):
+    full.alloc_pages(GFP_KERNEL, 0)
+    refresh_all(full)
+
+
+asker = ipywidgets.IntSlider(value=0, min=0, max=100_000)
+asker.observe(one_more, "value")
+ipywidgets.VBox([asker, marks])
+""",
+    "FlagPicker(GFP_KERNEL)",
+    """
+failed = Machine("linux-6.1", memory="64M")
+while failed.alloc_pages(0x820, 10):
+    pass
+Dmesg(failed)
+""",
 )
 MEMORY = """
 def resident():
@@ -79,6 +106,43 @@ m = Machine.from_recording("256M-a-21")
 panels = [ZoneMap(m), FreeLists(m), RequestPath(m), OrderSlider(m)]
 print(bare, resident())
 """
+
+
+def key(where: str, name: str) -> str:
+    """A key pressed on the first node that ``where`` selects."""
+    return (
+        f"document.querySelector({where!r})"
+        f".dispatchEvent(new KeyboardEvent('keydown', {{key: '{name}', bubbles: true}}))"
+    )
+
+
+OWN = (
+    "const r = document.querySelector('.kml-orderslider .range'); r.value = (Number(r.value) + 1) % 11;"
+    "r.dispatchEvent(new Event('input', {bubbles: true}))"
+)
+# The second slider of ipywidgets stands above Watermarks.
+ASK = key(".noUi-handle", "Right").replace("querySelector('.noUi-handle')", "querySelectorAll('.noUi-handle')[1]")
+ARROWS = "window.n = (window.n ?? 0) + 1;" + key(".kml-watermarks .said", "Home").replace(
+    "'Home'", "window.n % 2 ? 'Home' : 'End'"
+)
+PASTE = (  # another text each time: nothing is sent for the same one
+    "window.n = (window.n ?? 0) + 1; const text = document.querySelector('.kml-dmesg textarea');"
+    "text.value = window.report + '\\n.'.repeat(window.n % 2);"
+    "document.querySelector('.kml-dmesg .form button').click()"
+)
+# What is pressed, and the part of the page that changes. Sliders of ipywidgets are moved by keys, as a learner does.
+PRESSES = (
+    ("slider -> call -> map of 65,536 pages", key(".noUi-handle", "Right"), ".kml-zonemap .head"),
+    ("slider -> call -> Watermarks, 1,750 samples and more", ASK, ".kml-watermarks"),
+    ("OrderSlider's own slider", OWN, ".kml-orderslider .head"),
+    ("SizeClasses's slider", OWN.replace("orderslider", "sizeclasses").replace("% 11", "% 1000"),
+     ".kml-sizeclasses .head"),
+    ("N on SlabView, 63 slabs", key(".kml-slabview .picture", "n"), ".kml-slabview .picture.wide"),
+    ("arrow key on Watermarks", ARROWS, ".kml-watermarks .said"),
+    ("FlagPicker: a bit is ticked", "document.querySelector('.kml-flagpicker input[type=checkbox]').click()",
+     ".kml-flagpicker .mode"),
+    ("Dmesg: a failure report is pasted", PASTE, ".kml-dmesg .log"),
+)  # fmt: skip
 # Presses a key and waits for the next change of the part named, without the screen's own refresh; milliseconds.
 # The map writes its headline and paints its canvas in one task, before anybody is told of the change.
 TIMED = """([part, kind]) => new Promise((resolve) => {
@@ -103,6 +167,7 @@ def lab(home: Path) -> Iterator[str]:
     env = os.environ | {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     log = (home / "lab.log").open("w")
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
+    command.append(AT_ONCE)  # as ``kmemlab lab`` starts it
     server = subprocess.Popen(
         [*command, f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={home}"],
         env=env, stdout=log, stderr=subprocess.STDOUT,
@@ -148,26 +213,12 @@ def drive(page: Any, address: str) -> None:
     page.click("text=Run >> nth=0")
     page.click("[data-command='runmenu:run-all']")
     page.wait_for_selector(".kml-orderslider .pick")
-    # The slider of ipywidgets is moved by its keys, as a learner does.
-    page.locator(".noUi-handle").first.focus()
-    handle = (
-        "document.querySelector('.noUi-handle')"
-        ".dispatchEvent(new KeyboardEvent('keydown', {key: 'Right', bubbles: true}))"
+    page.wait_for_selector(".kml-dmesg .row.says")
+    page.evaluate(
+        "window.report = [...document.querySelectorAll('.kml-dmesg .text')].map(n => n.textContent).join('\\n')"
     )
-    took = moves(page, handle, ".kml-zonemap .head")
-    show("slider -> call -> map of 65,536 pages", took, "bar: 25 and 50 ms")
-    own = (
-        "const r = document.querySelector('.kml-orderslider .range'); r.value = (Number(r.value) + 1) % 11;"
-        "r.dispatchEvent(new Event('input', {bubbles: true}))"
-    )
-    show("OrderSlider's own slider", moves(page, own, ".kml-orderslider .head"), "bar: 25 and 50 ms")
-    sizes = own.replace("orderslider", "sizeclasses").replace("% 11", "% 1000")
-    show("SizeClasses's slider", moves(page, sizes, ".kml-sizeclasses .head"), "bar: 25 ms")
-    one_more = (
-        "document.querySelector('.kml-slabview .picture')"
-        ".dispatchEvent(new KeyboardEvent('keydown', {key: 'n', bubbles: true}))"
-    )
-    show("N on SlabView, 63 slabs", moves(page, one_more, ".kml-slabview .picture.wide"), "bar: 25 ms")
+    for name, press, part in PRESSES:
+        show(name, moves(page, press, part), "bar: 25 and 50 ms")
     film = page.locator(".kml-zonemap").nth(1)
     film.scroll_into_view_if_needed()
     scrub = film.locator(".time input")

@@ -54,10 +54,12 @@ from kmemlab.gfp import (
 )
 from kmemlab.machine import RULES, Machine
 from kmemlab.mmzone import PAGE_SIZE, Page
+from kmemlab.mutex import HungTask
 from kmemlab.null import NULL, KernelBug
 from kmemlab.pressure import recorded_pressure
 from kmemlab.recording import RecordingError
 from kmemlab.sched import Stuck
+from kmemlab.shrinker import SHRINK_STOP
 from kmemlab.slub_def import (
     SLAB_ACCOUNT,
     SLAB_CACHE_DMA,
@@ -89,6 +91,7 @@ __all__ = [
     "NULL",
     "PAGE_SIZE",
     "RULES",
+    "SHRINK_STOP",
     "SLAB_ACCOUNT",
     "SLAB_CACHE_DMA",
     "SLAB_CONSISTENCY_CHECKS",
@@ -125,6 +128,7 @@ __all__ = [
     "__GFP_ZERO",
     "__GFP_ZEROTAGS",
     "Conformance",
+    "HungTask",
     "KernelBug",
     "Machine",
     "Page",

@@ -431,18 +431,21 @@ def expand(trail: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
     A note is ``(make, field, ...)``; ``make(field, ...)`` is an event, or the events of a step noted as one.
     """
     request: LabRequest | None = None
+    mask = 0  # as the task's scopes leave it
     for make, *fields in trail:
         made = make(*fields)
         for event in (made,) if isinstance(made, Event) else made:
             yield event
             if isinstance(event, LabRequest):
-                request = event
+                request, mask = event, event.gfp_flags
+            elif event.name == "lab_context":
+                mask = getattr(event, "gfp", mask)
             elif isinstance(event, LabFree):
                 yield MmPageFree(event.pfn, event.order)
             elif request and isinstance(event, LabReturn):
-                yield MmPageAlloc(event.pfn, event.order, request.gfp_flags >> 3 & 3, request.gfp_flags)
+                yield MmPageAlloc(event.pfn, event.order, mask >> 3 & 3, mask)
             elif request and isinstance(event, LabNull):
-                yield MmPageAlloc(None, request.order, request.gfp_flags >> 3 & 3, request.gfp_flags)
+                yield MmPageAlloc(None, request.order, mask >> 3 & 3, mask)
 
 
 class Trace:

@@ -15,11 +15,13 @@ from kmemlab import events
 from kmemlab.buddy import freed
 from kmemlab.events import Event, expand
 from kmemlab.explain_reclaim import explain_reclaim
+from kmemlab.explain_rounds import LOOK, folded_rounds, grouped, round_steps
 from kmemlab.explain_slab import explain_slab, page_notes
 from kmemlab.gfp import MIGRATE_NAMES, show_gfp_flags
 from kmemlab.mmzone import ALLOC_MIN_RESERVE, ALLOC_NON_BLOCK
 from kmemlab.page_alloc import Plan, began
 from kmemlab.page_free import MERGED
+from kmemlab.reclaim_events import LabRound, MarkVictim
 from kmemlab.slub_def import KmemCache
 from kmemlab.story import Block, Scale, Step, Story
 
@@ -95,7 +97,7 @@ def _pages(n: int) -> str:
 
 
 def _request(request: events.LabRequest, trail: tuple[Event, ...], note: str) -> Story:
-    steps = _folded(_request_steps(trail))
+    steps = _steps(trail)
     ends = [e for e in trail if isinstance(e, (events.LabReturn, events.LabNull))]
     last = ends[-1] if ends else trail[-1]
     if isinstance(last, events.LabReturn):
@@ -105,9 +107,27 @@ def _request(request: events.LabRequest, trail: tuple[Event, ...], note: str) ->
     return Story(headline, tuple(steps), note)
 
 
+def _steps(trail: tuple[Event, ...]) -> list[Step]:
+    """The steps of a request; each round of the slow path is one."""
+    starts = [i for i, event in enumerate(trail) if isinstance(event, LabRound)]
+    steps = _folded(_request_steps(trail[: starts[0] if starts else None]))
+    rounds = [
+        round_steps(_request_steps(trail[first:end]), served=_served(trail[first:end]))
+        for first, end in pairwise([*starts, len(trail)])
+    ]
+    return steps + folded_rounds(rounds)
+
+
+def _served(trail: tuple[Event, ...]) -> bool:
+    return any(isinstance(event, events.LabReturn) for event in trail)
+
+
 def _how(trail: tuple[Event, ...], end: events.LabReturn) -> str:
     skipped = sorted({e.zone for e in trail if isinstance(e, events.LabZone) and e.zone != end.zone})
     after = f", after {' and '.join(skipped)} said no" if skipped else ""
+    if rounds := sum(isinstance(e, LabRound) for e in trail):
+        killed = " and ".join(f"{e.comm}/{e.pid}" for e in trail if isinstance(e, MarkVictim))
+        after = f", in round {rounds} of reclaim" + (f", after {killed} was killed" if killed else "")
     if any(isinstance(e, events.LabPcp) and e.hit for e in trail):
         return f"the head of this CPU's list in {end.zone}{after}"
     if any(isinstance(e, events.MmPageAllocExtfrag) for e in trail):
@@ -118,7 +138,12 @@ def _how(trail: tuple[Event, ...], end: events.LabReturn) -> str:
 
 
 def _why_null(trail: tuple[Event, ...]) -> str:
-    zones = [e for e in trail if isinstance(e, events.LabZone)]
+    zones, high = [], False
+    for event in trail:
+        if isinstance(event, events.LabAttempt):
+            high = event.wmark == "high"  # the look before somebody is killed: not what decides
+        elif isinstance(event, events.LabZone) and not high:
+            zones.append(event)
     if not zones:
         return trail[-1].reason if isinstance(trail[-1], events.LabNull) else "no zone was tried"
     last = {e.zone: e for e in zones}
@@ -131,12 +156,14 @@ def _why_null(trail: tuple[Event, ...]) -> str:
 
 def _request_steps(trail: tuple[Event, ...]) -> list[Step]:
     steps: list[Step] = []
+    fast = bool(trail) and isinstance(trail[0], events.LabRequest)
     splits: list[events.LabSplit] = []
     attempt: events.LabAttempt | None = None
     for event in trail:
         if isinstance(event, events.LabAttempt):
             attempt = event
-            steps.append(_attempt(event, first=not any(s.function == "get_page_from_freelist" for s in steps)))
+            steps.append(_attempt(event, first=fast))
+            fast = False
         elif isinstance(event, events.LabZone):
             steps.append(_zone(event, attempt))
         elif isinstance(event, events.LabSplit):
@@ -155,36 +182,22 @@ def _request_steps(trail: tuple[Event, ...]) -> list[Step]:
 
 
 def _folded(steps: list[Step]) -> list[Step]:
-    """Tell rounds that repeat the one before in a single step, which says how many they were."""
-    starts = [i for i, step in enumerate(steps) if step.function == "get_page_from_freelist"]
-    if not starts:
-        return steps
-    out, before = list(steps[: starts[0]]), list[Step]()
-    repeats: list[list[Step]] = []
-    for first, end in pairwise([*starts, len(steps)]):
-        group = steps[first:end]
-        same, more = group[: len(before)], group[len(before) :]
-        if before and [step.say for step in same] == [step.say for step in before]:
-            repeats.append(same)
-            if more:  # the same walk, and then something new
-                out += [*_again(repeats), *more]
-                before, repeats = [], []
+    """Tell a look that finds what the one before found in a single step."""
+    out: list[Step] = []
+    before: list[str] = []
+    for look, *rest in grouped(steps):
+        group = [look, *rest]
+        if look.function != LOOK:
+            out += group
             continue
-        out += [*_again(repeats), *group]
-        before, repeats = group, []
-    return out + _again(repeats)
-
-
-def _again(repeats: list[list[Step]]) -> list[Step]:
-    if not repeats:
-        return []
-    told = tuple(event for group in repeats for step in group for event in step.events)
-    times = "once more" if len(repeats) == 1 else f"{len(repeats)} times more"
-    return [
-        replace(
-            repeats[0][0], say=f"look {times}: the same numbers, the same answer", why="", verdict=False, events=told
-        )
-    ]
+        said = [step.say for step in group]
+        if said == before:
+            told = tuple(event for step in group for event in step.events)
+            say = "look once more: the same numbers, the same answer"
+            group = [replace(look, say=say, why="", verdict=False, events=told)]
+        before = said
+        out += group
+    return out
 
 
 def _attempt(event: events.LabAttempt, *, first: bool) -> Step:
@@ -192,6 +205,8 @@ def _attempt(event: events.LabAttempt, *, first: bool) -> Step:
         say, why = "look again, ignoring the watermarks", "__GFP_MEMALLOC is the master key"
     elif first:
         say, why = f"look for a zone above its {event.wmark} watermark", "the fast path"
+    elif event.wmark == "high":
+        say, why = "look once more before anybody is killed, down to high", ""
     else:
         rights = []
         if event.alloc_flags & ALLOC_MIN_RESERVE:
@@ -299,8 +314,7 @@ def _other(event: Event) -> list[Step]:
         return [Step("vmscan", "wakeup_kswapd", "mm/vmscan.c", "kswapd is woken", why, None, events=(event,))]
     if isinstance(event, events.LabReclaim):
         say = f"direct reclaim freed {_pages(event.progress)}"
-        why = f"{event.retries} fruitless round{'' if event.retries == 1 else 's'} before"
-        return [Step("vmscan", "try_to_free_pages", "mm/vmscan.c", say, why, event.progress > 0, events=(event,))]
+        return [Step("vmscan", "try_to_free_pages", "mm/vmscan.c", say, "", event.progress > 0, events=(event,))]
     if isinstance(event, events.LabNull):
         return [Step("page_alloc", "__alloc_pages_slowpath", FILE, "NULL", event.reason, False, events=(event,))]
     if isinstance(event, events.LabMisuse):

@@ -49,10 +49,8 @@ def explain_reclaim(event: Event) -> list[Step]:
 
 
 def _retry(event: events.ReclaimRetryZone) -> Step:
-    if event.wmark_check:
-        say = f"{event.zone}: {event.available:,} pages free or reclaimable would do, so another round is worth while"
-    else:
-        say = f"{event.zone}: even {event.available:,} pages free or reclaimable would not do"
+    hope = f"{event.zone}: {event.available:,} pages free or reclaimable, min is {event.min_wmark:,}"
+    say = f"{hope}: another round is worth while" if event.wmark_check else f"{hope}: even all of them would not do"
     why = f"{event.no_progress_loops} fruitless so far, 16 are the most" if event.no_progress_loops else ""
     return _step("page_alloc", "should_reclaim_retry", "mm/page_alloc.c", say, why, event.wmark_check, event)
 

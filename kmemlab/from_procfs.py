@@ -1,17 +1,17 @@
 """A machine's zones from the text of a real machine's /proc/buddyinfo and /proc/zoneinfo.
 
-/proc tells how many blocks of each order are free, not which: see ``layout`` for where they are put.
+/proc tells how many blocks of each order are free, not which: ``layout`` finds them a place.
 """
 
 from __future__ import annotations
 
 from kmemlab.kernels import LINUX_6_1, LINUX_6_1_I386, KernelProfile
-from kmemlab.layout import Spare, lay_out
-from kmemlab.mm_init import pageblocks
-from kmemlab.mmzone import MAX_ORDER, MIGRATE_MOVABLE, MemMap, PerCpuPages, Zone
+from kmemlab.layout import DoesNotFit, fill_zone, zone_of
+from kmemlab.mm_init import Found, pageblocks
+from kmemlab.mmzone import MIGRATE_MOVABLE, MemMap, Zone
 from kmemlab.procfs import ProcfsError, ZoneText, parse_buddyinfo, parse_zoneinfo
 
-__all__ = ["NOTE", "zones_from_procfs"]
+__all__ = ["zones_from_procfs"]
 
 NOTE = (
     "Made from /proc: which blocks are free, their order in the lists and their types are not told there. "
@@ -19,10 +19,8 @@ NOTE = (
 )
 
 
-def zones_from_procfs(
-    buddyinfo: str, zoneinfo: str, memmap: MemMap
-) -> tuple[KernelProfile, list[Zone], list[Zone], dict[str, int]]:
-    """(kernel, populated zones, empty zones, rows the model does not hold). Errors: ProcfsError."""
+def zones_from_procfs(buddyinfo: str, zoneinfo: str, memmap: MemMap) -> Found:
+    """The zones of a real machine, in their order. Errors: ProcfsError."""
     counts = parse_buddyinfo(buddyinfo)
     texts = parse_zoneinfo(zoneinfo)
     profile = LINUX_6_1_I386 if any(text.name == "HighMem" for text in texts) else LINUX_6_1
@@ -48,51 +46,16 @@ def zones_from_procfs(
             empty.append(zone)
             continue
         zone.pageblock_mt = types
-        _fill_pcps(zone, text, _lay_out(zone, counts[zone.name]), memmap)
+        try:
+            fill_zone(zone, {MIGRATE_MOVABLE: counts[zone.name]}, text.pcps, memmap)
+        except DoesNotFit as error:
+            raise ProcfsError(f"buddyinfo: zone {zone.name}: {error}") from None
         zones.append(zone)
-    return profile, sorted(zones, key=lambda zone: zone.idx), empty, carried
+    return Found(profile, sorted(zones, key=lambda zone: zone.idx), empty, carried, NOTE)
 
 
 def _zone(text: ZoneText, profile: KernelProfile) -> Zone:
-    v = text.values
-    idx = profile.zone_names.index(text.name)
-    zone = Zone(text.name, idx, v.get("start_pfn", 0), v["spanned"], v["present"], v["managed"])
-    boost = v.get("boost", 0)
-    if min(v["min"], v["low"], v["high"]) < boost:
-        raise ProcfsError(f"zoneinfo: zone {text.name} (line {text.line}): a watermark is below its boost {boost}")
-    zone.wmark = [v["min"] - boost, v["low"] - boost, v["high"] - boost]
-    zone.watermark_boost = boost
-    zone.lowmem_reserve = text.protection + [0] * (len(profile.zone_names) - len(text.protection))
-    zone.nr_free_pages = v["free"]
-    zone.stat_threshold = min(v.get("threshold", 0), 125)
-    zone.spans = [(zone.start_pfn, zone.spanned)] if zone.managed else []
-    return zone
-
-
-def _lay_out(zone: Zone, counts: list[int]) -> Spare:
-    need = sum(count << order for order, count in enumerate(counts))
-    if need > zone.managed:
-        raise ProcfsError(f"buddyinfo: zone {zone.name}: {need} pages free, but zoneinfo says {zone.managed} managed")
     try:
-        return lay_out(zone, {MIGRATE_MOVABLE: counts})
-    except ValueError as error:
-        raise ProcfsError(f"buddyinfo: {error}") from None
-
-
-def _fill_pcps(zone: Zone, text: ZoneText, spare: Spare, memmap: MemMap) -> None:
-    for cpu, numbers in enumerate(text.pcps or [{}]):
-        pcp = PerCpuPages(cpu, numbers.get("high", 0), max(1, numbers.get("batch", 1)))
-        for _ in range(min(numbers.get("count", 0), zone.managed)):
-            pfn = spare.take(1, MIGRATE_MOVABLE)
-            if pfn < 0:
-                break
-            page = memmap[pfn + 1]
-            page.zone, page.mt = zone, MIGRATE_MOVABLE
-            pcp.lists[MIGRATE_MOVABLE].append(page)
-            pcp.count += 1
-        zone.pcps.append(pcp)
-    zone.pcp = zone.pcps[0]
-    # zoneinfo's counter lags behind the lists, and the two files were read one after the other: the counter
-    # stays what zoneinfo says, since watermark tests read it, and the difference is remembered.
-    listed = sum(zone.nr_free(order) << order for order in range(MAX_ORDER))
-    zone.counter_gap = zone.nr_free_pages - listed
+        return zone_of(text, profile)
+    except DoesNotFit as error:
+        raise ProcfsError(f"zoneinfo: zone {text.name} (line {text.line}): {error}") from None

@@ -6,31 +6,21 @@ All state hangs on it; two machines never share anything. The functions are thos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kmemlab import (
-    explain,
-    explain_slab,
-    get_free_pages,
-    kmalloc,
-    mm_init,
-    observe,
-    page_alloc,
-    page_free,
-    page_slowpath,
-    pressure,
-    slab_common,
-    slabinfo,
-    slub,
-)
+from kmemlab import explain, explain_slab, mm_init, observe, page_slowpath, slabinfo
 from kmemlab.check import CheckResult, check_machine
 from kmemlab.context import Context, ContextMachine
 from kmemlab.events import Event, Trace, expand
-from kmemlab.from_procfs import NOTE, zones_from_procfs
-from kmemlab.kernels import KERNELS, LINUX_6_1, LINUX_6_1_I386, KernelProfile
+from kmemlab.facade import CALLS
+from kmemlab.from_procfs import zones_from_procfs
+from kmemlab.from_report import zones_from_report
+from kmemlab.get_free_pages import get_order
+from kmemlab.kernels import KERNELS, KernelProfile
 from kmemlab.mmzone import (
     MAX_ORDER,
     MIGRATE_TYPES,
@@ -40,9 +30,11 @@ from kmemlab.mmzone import (
     Zone,
     order_to_pindex,
 )
+from kmemlab.mutex import MutexMachine
 from kmemlab.pcplist import update_limit
 from kmemlab.recording import Recording, load_recording, zones_from_state
 from kmemlab.sched import SchedMachine
+from kmemlab.shrinker import ShrinkerMachine
 from kmemlab.slab_machine import SlabMachine
 from kmemlab.slub_def import KmemCache
 from kmemlab.snapshot import CacheSnapshot, Snapshot
@@ -63,11 +55,11 @@ RULES = frozenset({
 CONFIGS = frozenset({"DEBUG_VM", "DEBUG_ATOMIC_SLEEP", "SLAB_FREELIST_RANDOM"})
 
 
-class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
+class Machine(SlabMachine, WorkloadMachine, ShrinkerMachine, MutexMachine, SchedMachine, ContextMachine):
     """A computer with Linux's page allocator.
 
-    ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``
-    and ``from_procfs`` for real ones. ``without`` names kernel rules to leave out (see ``RULES``),
+    ``Machine("linux-6.1", memory="512M", cpus=1, without=())`` boots an empty one; see ``from_recording``,
+    ``from_procfs`` and ``from_report`` for real ones. ``without`` names kernel rules to leave out (see ``RULES``),
     ``config`` build options to add to Debian's ("DEBUG_VM": a page freed twice stops the kernel).
     Errors: ValueError that names the argument.
 
@@ -109,6 +101,7 @@ class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
         "lost",
         "lru",
         "memmap",
+        "mutexes",
         "next_pid",
         "nofragment",
         "note",
@@ -193,7 +186,7 @@ class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
         self._plans: list[list[dict[int, Any]]] = [[{} for _ in range(2 * MAX_ORDER)] for _ in range(cpus)]
         self._cpu = 0
         self._warned, self._log, self.taints = set(), [], set()
-        self.context = Context()
+        self.context, self.mutexes = Context(), []
         self._sysctls = mm_init.default_sysctls(profile)
         self.seed = seed
         self._start_sched()
@@ -243,24 +236,9 @@ class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
 
     @classmethod
     def _of_recording(cls, recording: Recording, state: str, without: Iterable[str] = ()) -> Machine:
-        m = cls.__new__(cls)
-        memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
-        zones, empty = zones_from_state(recording, state, memmap)
-        profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in (*zones, *empty)) else LINUX_6_1
-        if unknown := {zone.name for zone in zones} - set(profile.zone_names):
-            raise ValueError(f"{recording.path}: {state}: no zone {', '.join(sorted(unknown))} in {profile.name}")
-        m._start(profile, zones, empty, recording.name, len(zones[0].pcps), without)
-        memmap.make = m._make_page
-        m.memmap = memmap
+        zones_from = partial(zones_from_state, recording, state)
+        m = cls._of_zones(zones_from, recording.name, without, recording.sysctls)
         m.recording = recording
-        for key in m._sysctls:
-            value = recording.meta.get(key, -1)
-            if isinstance(value, int) and value >= 0:
-                m._sysctls[key] = value
-        ratio = recording.meta.get("lowmem_reserve_ratio")
-        if isinstance(ratio, list) and all(isinstance(r, int) and r >= 0 for r in ratio):
-            m._sysctls["lowmem_reserve_ratio"] = list(ratio)
-        m._settle()
         return m
 
     @classmethod
@@ -271,12 +249,29 @@ class Machine(SlabMachine, WorkloadMachine, SchedMachine, ContextMachine):
         each zone's start, largest first, all Movable. So totals, watermarks and verdicts are the real
         machine's, page frame numbers are not; ``m.note`` says so. Errors: ValueError naming file and line.
         """
+        return cls._of_zones(partial(zones_from_procfs, buddyinfo, zoneinfo), "from /proc", without)
+
+    @classmethod
+    def from_report(cls, text: str, *, without: Iterable[str] = ()) -> Machine:
+        """The machine of the first "page allocation failure" or OOM report of a log (2.6.11 to 6.x), to try masks on.
+
+        Zones, watermarks, free blocks by order are the report's, frames are not (``m.note``); the rules are 6.1's.
+        Errors: ValueError naming the line and what is missing. Kernel: show_free_areas, mm/page_alloc.c.
+        """
+        return cls._of_zones(partial(zones_from_report, text), "from a report", without)
+
+    @classmethod
+    def _of_zones(
+        cls, zones_from: Callable[[MemMap], mm_init.Found], label: str, without: Iterable[str],
+        sysctls: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Machine:  # fmt: skip
         m = cls.__new__(cls)
         memmap = MemMap(lambda pfn: Page(pfn, _NOWHERE, 0))
-        profile, zones, empty, carried = zones_from_procfs(buddyinfo, zoneinfo, memmap)
-        m._start(profile, zones, empty, "from /proc", len(zones[0].pcps), without)
+        found = zones_from(memmap)
+        m._start(found.kernel, found.zones, found.empty, label, len(found.zones[0].pcps), without)
         memmap.make = m._make_page
-        m.memmap, m.carried, m.note = memmap, carried, NOTE
+        m.memmap, m.carried, m.note = memmap, found.carried, found.note
+        m._sysctls.update(sysctls)
         m._settle()
         return m
 
@@ -447,52 +442,7 @@ def _known(argument: str, names: Iterable[str], known: frozenset[str]) -> frozen
 _NOWHERE = Zone("", -1, 0, 0, 0, 0)
 
 # The kernel's names become methods here: inside the class body Python would mangle those with two underscores.
-for _function in (
-    page_alloc.alloc_pages,
-    page_alloc.alloc_pages_bulk,
-    get_free_pages.alloc_page,
-    get_free_pages.__get_free_pages,
-    get_free_pages.__get_free_page,
-    get_free_pages.get_zeroed_page,
-    get_free_pages.free_pages,
-    get_free_pages.free_page,
-    get_free_pages.alloc_pages_exact,
-    get_free_pages.free_pages_exact,
-    get_free_pages.split_page,
-    get_free_pages.page_to_pfn,
-    get_free_pages.virt_to_page,
-    get_free_pages.page_address,
-    page_free.__free_pages,
-    page_free.__free_page,
-    page_free.get_page,
-    page_free.put_page,
-    page_free.drain_all_pages,
-    slab_common.kmem_cache_create,
-    slab_common.KMEM_CACHE,
-    slab_common.kmem_cache_alloc,
-    slab_common.kmem_cache_zalloc,
-    slab_common.kmem_cache_alloc_bulk,
-    slab_common.kmem_cache_free,
-    slab_common.kmem_cache_free_bulk,
-    slab_common.kmem_cache_size,
-    slab_common.kmem_cache_shrink,
-    slab_common.kmem_cache_destroy,
-    slab_common.validate_slab_cache,
-    slub.rcu_barrier,
-    kmalloc.kmalloc,
-    kmalloc.kzalloc,
-    kmalloc.kmalloc_array,
-    kmalloc.kcalloc,
-    kmalloc.krealloc,
-    kmalloc.ksize,
-    kmalloc.kmalloc_size_roundup,
-    kmalloc.kfree,
-    kmalloc.kfree_sensitive,
-    kmalloc.kvmalloc,
-    kmalloc.kvfree,
-    pressure.pressure,
-    pressure.recorded_page_cache,
-):
+for _function in CALLS:
     setattr(Machine, _function.__name__, _function)
 Machine.slow_path = page_slowpath.__alloc_pages_slowpath  # type: ignore[attr-defined]
-Machine.get_order = staticmethod(get_free_pages.get_order)  # type: ignore[attr-defined]
+Machine.get_order = staticmethod(get_order)  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from kmemlab.kernels import KernelProfile
 from kmemlab.mmzone import (
@@ -24,6 +24,7 @@ from kmemlab.mmzone import (
 )
 
 __all__ = [
+    "Found",
     "boot_zones",
     "calculate_min_free_kbytes",
     "calculate_normal_threshold",
@@ -42,6 +43,17 @@ __all__ = [
     "zone_batchsize",
     "zone_highsize",
 ]
+
+
+class Found(NamedTuple):
+    """What a recording, /proc or a report told of a machine: its zones, rows the model does not hold, and a remark."""
+
+    kernel: KernelProfile
+    zones: list[Zone]
+    empty: list[Zone]
+    carried: dict[str, int]
+    note: str
+
 
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 

@@ -162,10 +162,10 @@ def get_page(m: Machine, page: Page) -> None:
 
 def put_page(m: Machine, page: Page) -> None:
     """Drop a reference; the last one gives the page (or the compound block) back. Kernel: put_page."""
-    page.refcount -= 1
-    if page.refcount == 0:
-        m.trail.clear()
-        free_block(m, page, page.order if page.gfp & 0x40000 else 0)
+    if page.refcount == 1:
+        __free_pages(m, page, page.order if page.gfp & 0x40000 else 0)
+    else:
+        page.refcount -= 1
 
 
 def drain_all_pages(m: Machine, zone: Zone | None = None) -> None:

@@ -28,7 +28,7 @@ from kmemlab.mmzone import (
     unusable_free,
 )
 from kmemlab.oom_kill import out_of_memory
-from kmemlab.page_alloc import Plan, get_page_from_freelist
+from kmemlab.page_alloc import Plan, get_page_from_freelist, plan_for
 from kmemlab.page_free import drain_all_pages
 from kmemlab.sched import ROUND, Sleep, Wait
 from kmemlab.vmscan import MAX_RECLAIM_RETRIES, try_to_free_pages, wakeup_kswapd, zone_reclaimable_pages
@@ -71,11 +71,11 @@ class _Try:
     """One request on the slow path: its rights and its counters."""
 
     __slots__ = ("alloc_flags", "compact_priority", "compact_result", "compaction_retries", "gfp", "no_progress",
-                 "order", "plan")  # fmt: skip
+                 "order", "plan", "rounds")  # fmt: skip
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.gfp, self.order = plan, plan.gfp, plan.order
-        self.compaction_retries = self.no_progress = 0
+        self.compaction_retries = self.no_progress = self.rounds = 0
         self.compact_priority = PRIO_SYNC_LIGHT
         self.compact_result = "skipped"
         self.alloc_flags = gfp_to_alloc_flags(plan.gfp, plan.order)
@@ -84,8 +84,11 @@ class _Try:
 def __alloc_pages_slowpath(m: Machine, plan: Plan) -> Generator[Any, None, Page | None]:
     """A block, or None with the report in the log."""
     gfp, order = plan.gfp, plan.order
-    if gfp & 0x600 == 0x600 and m.warn_once("atomic reclaim"):
-        m.warn("mm/page_alloc.c:5118 __alloc_pages_slowpath.constprop.0+0xccc/0xe70")
+    if gfp & 0x600 == 0x600:  # who may sleep has no right to what is kept for those who may not
+        if m.warn_once("atomic reclaim"):
+            m.warn("mm/page_alloc.c:5118 __alloc_pages_slowpath.constprop.0+0xccc/0xe70")
+        gfp &= ~0x200
+        plan = plan_for(m, gfp, order) or plan
     t = _Try(plan)
     _wake_all_kswapds(m, t)
     page = get_page_from_freelist(m, plan, t.alloc_flags)
@@ -113,6 +116,8 @@ def _retry(m: Machine, t: _Try) -> Generator[Any, None, Page | None]:
     """Rounds of reclaim and compaction until a block is there or hope is gone."""
     gfp, order, plan = t.gfp, t.order, t.plan
     while True:
+        if gfp & DIRECT:
+            _begin_round(m, t)
         _wake_all_kswapds(m, t)
         if reserves := __gfp_pfmemalloc_flags(m, gfp):
             t.alloc_flags = reserves | t.alloc_flags & ALLOC_KSWAPD
@@ -142,12 +147,17 @@ def _retry(m: Machine, t: _Try) -> Generator[Any, None, Page | None]:
             continue
         if progress and gfp & IO and _should_compact_retry(m, t):
             continue
-        page, again = yield from _may_oom(m, t)
+        page, again = yield from _may_oom(m, t, progress)
         if page is not None:
             return page
         if not again:
             return (yield from _failed(m, t, _no_hope(m, t)))
         t.no_progress = 0
+
+
+def _begin_round(m: Machine, t: _Try) -> None:
+    t.rounds += 1
+    m.trail.append((reclaim_events.LabRound, t.rounds))
 
 
 def _wake_all_kswapds(m: Machine, t: _Try) -> None:
@@ -230,17 +240,17 @@ def _should_compact_retry(m: Machine, t: _Try) -> bool:
     return retry
 
 
-def _may_oom(m: Machine, t: _Try) -> Generator[Any, None, tuple[Page | None, bool]]:
+def _may_oom(m: Machine, t: _Try, progress: int) -> Generator[Any, None, tuple[Page | None, bool]]:
     """The last attempt, then the OOM killer: (a block, whether to go on). Kernel: __alloc_pages_may_oom."""
     gfp, plan = t.gfp, t.plan
     page = get_page_from_freelist(m, plan, WMARK_HIGH | ALLOC_CPUSET | t.alloc_flags & ALLOC_KSWAPD)
     if page is not None:
         return page, True
-    if t.order > PAGE_ALLOC_COSTLY_ORDER or gfp & (RETRY_MAYFAIL | THISNODE) or plan.zone.name == "DMA":
+    if t.order > PAGE_ALLOC_COSTLY_ORDER or gfp & (RETRY_MAYFAIL | THISNODE) or _lowmem(m, plan):
         return None, False
     killed = m.lru.stat["oom_kill"]
     if out_of_memory(m, gfp, t.order):
-        if not gfp & FS:
+        if not gfp & FS and not progress:
             yield Wait(
                 f"asks for order {t.order} without __GFP_FS: reclaim finds nothing, and nobody may be killed for it"
             )
@@ -250,14 +260,21 @@ def _may_oom(m: Machine, t: _Try) -> Generator[Any, None, tuple[Page | None, boo
                 return page, True
         yield Sleep(ROUND) if m.context.preempt_count else None  # the victim must get the CPU to go
         return None, True
+    if gfp & NOFAIL:
+        yield Wait(f"asks for order {t.order} with __GFP_NOFAIL, reclaim finds nothing, and nobody can be killed")
     return None, bool(gfp & NOFAIL)
+
+
+def _lowmem(m: Machine, plan: Plan) -> bool:
+    """The mask allows only zones below Normal: a kill would hardly bring any of those pages."""
+    return plan.highest_zoneidx < m.kernel.zone_names.index("Normal")
 
 
 def _no_hope(m: Machine, t: _Try) -> str:
     if t.gfp & RETRY_MAYFAIL:
         return "__GFP_RETRY_MAYFAIL: every round was tried, and nobody is killed for it"
-    if t.plan.zone.name == "DMA":
-        return "killing somebody would not help zone DMA, so nobody is killed"
+    if _lowmem(m, t.plan):
+        return f"nobody is killed for memory below zone Normal, and this mask allows {t.plan.zone.name} at most"
     return "16 fruitless rounds of reclaim, and no process on this machine that the OOM killer could choose"
 
 
@@ -270,6 +287,7 @@ def _failed(m: Machine, t: _Try, reason: str) -> Generator[Any, None, Page | Non
             _nopage(m, t, reason)
             return None
         while True:
+            _begin_round(m, t)
             page = get_page_from_freelist(m, t.plan, t.alloc_flags | ALLOC_MIN_RESERVE)
             if page is not None:
                 return page

@@ -13,6 +13,7 @@ from kmemlab.events import Event
 __all__ = [
     "CompactRetry",
     "LabContext",
+    "LabRound",
     "LabThrottle",
     "MarkVictim",
     "MmCompactionEnd",
@@ -114,6 +115,14 @@ class MarkVictim(Event):
     pid: int
     comm: str
     rss: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LabRound(Event):
+    """A round of the slow path begins: look, reclaim, compact, decide whether to go on."""
+
+    name: ClassVar[str] = "lab_round"
+    number: int
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

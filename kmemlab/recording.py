@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kmemlab.mm_init import pageblocks
+from kmemlab.kernels import LINUX_6_1, LINUX_6_1_I386
+from kmemlab.mm_init import Found, default_sysctls, pageblocks
 from kmemlab.mmzone import (
     MAX_ORDER,
     MIGRATE_TYPES,
@@ -59,6 +60,16 @@ class Recording:
     def name(self) -> str:
         """The file's name without its endings."""
         return self.path.name.split(".")[0]
+
+    @property
+    def sysctls(self) -> dict[str, Any]:
+        """The kernel's ``vm.`` settings; without those that could not be read (-1)."""
+        found = {key: self.meta.get(key, -1) for key in default_sysctls(LINUX_6_1)}
+        ratio = found.pop("lowmem_reserve_ratio")
+        found = {key: value for key, value in found.items() if isinstance(value, int) and value >= 0}
+        if isinstance(ratio, list) and all(isinstance(r, int) and r >= 0 for r in ratio):
+            found["lowmem_reserve_ratio"] = list(ratio)
+        return found
 
 
 def find_recording(name: str | Path) -> Path:
@@ -218,8 +229,8 @@ def _check_ops(path: Path, ops: list[Any]) -> None:
             raise field.fail(f"frame {op[1]} cannot be a block of order {order}")
 
 
-def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> tuple[list[Zone], list[Zone]]:
-    """(populated, empty) zones of ``state0`` or ``state1``, lists in their recorded order."""
+def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> Found:
+    """The zones of ``state0`` or ``state1``, lists in their recorded order. Errors: RecordingError."""
     state = recording.state0 if which == "state0" else recording.state1
     fields = _Field(recording.path, which, state).key("zones", list)
     all_fields = [_Field(recording.path, f"{which}.zones[{i}]", z) for i, z in enumerate(fields.value)]
@@ -237,7 +248,10 @@ def zones_from_state(recording: Recording, which: str, memmap: MemMap) -> tuple[
     if len({len(zone.pcps) for zone in zones}) > 1:
         raise fields.fail("the zones do not tell of the same number of CPUs")
     empty = [_empty_zone(f) for f in all_fields if not f.value["managed"]]
-    return sorted(zones, key=lambda zone: zone.idx), empty
+    profile = LINUX_6_1_I386 if any(zone.name == "HighMem" for zone in (*zones, *empty)) else LINUX_6_1
+    if unknown := {zone.name for zone in zones} - set(profile.zone_names):
+        raise RecordingError(f"{recording.path}: {which}: no zone {', '.join(sorted(unknown))} in {profile.name}")
+    return Found(profile, sorted(zones, key=lambda zone: zone.idx), empty, {}, "")
 
 
 def _zone_name(f: _Field) -> str:

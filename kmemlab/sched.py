@@ -13,10 +13,22 @@ from typing import Any
 
 from kmemlab.context import schedule_check
 
-__all__ = ["ROUND", "TICK", "KswapdTurn", "SchedMachine", "Sleep", "Stuck", "Wait", "run_softirq"]
+__all__ = [
+    "KSWAPD",
+    "ROUND",
+    "TICK",
+    "KswapdTurn",
+    "SchedMachine",
+    "Sleep",
+    "Stuck",
+    "Wait",
+    "WouldWait",
+    "run_softirq",
+]
 
 TICK = 4  # ms: HZ is 250
 ROUND = 1  # ms between two cond_resched()
+KSWAPD = "kswapd0"
 CREDIT = 3  # ms by which a task that slept may be behind the one that runs, at most: half of sched_latency
 GRANULARITY = 1  # ms a woken task must be behind to get the CPU at once: sched_wakeup_granularity
 # What work costs, in ms of simulated CPU time: a call, a page looked at by reclaim, a run of kswapd besides its pages.
@@ -29,6 +41,10 @@ class Stuck(Exception):
 
     def _render_traceback_(self) -> list[str]:
         return [f"Stuck: {self}"]  # IPython shows this in place of a page of frames
+
+
+class WouldWait(Exception):
+    """kswapd would wait for a lock that the sleeping task holds."""
 
 
 class Sleep:
@@ -194,13 +210,17 @@ class SchedMachine:
             self.trail[:], self.last_plan, self.last_page, self.steps = trail, plan, page, steps
 
     def _elsewhere(self: Any, asleep: bool = True) -> None:
-        """Other tasks run while this one sleeps, or at a cond_resched(): kswapd, in a context of its own."""
-        if not self.kswapd_woken or not (asleep or self.lru.empty or self.kswapd_turn.has_come(self)):
-            return
-        ours, self.context = self.context, type(self.context)()
-        self.context.comm, self.context.pid = "kswapd0", 37
-        try:
+        """Other tasks run while this one sleeps, or at a cond_resched(): kswapd."""
+        if self.kswapd_woken and (asleep or self.lru.empty or self.kswapd_turn.has_come(self)):
             self.run_kswapd(idle=True)
+
+    @contextmanager
+    def other_task(self: Any, comm: str, pid: int) -> Iterator[None]:
+        """Somebody else has the CPU: a context of its own, without this task's locks and scopes."""
+        ours, self.context = self.context, type(self.context)()
+        self.context.comm, self.context.pid = comm, pid
+        try:
+            yield
         finally:
             self.context = ours
 

@@ -380,6 +380,7 @@ def _free_slab(m: Machine, slab: Slab) -> None:
     for pfn in range(slab.pfn, slab.pfn + (1 << slab.order)):
         m.slabs.pop(pfn, None)
     m.slab_pages.free(m, slab.page, slab.order)
+    m.lru.reclaimed_slab += 1 << slab.order
 
 
 def rcu_barrier(m: Machine) -> None:

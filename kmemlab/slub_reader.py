@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
+
+from kmemlab.report import Report, pieces
 
 __all__ = ["CRIMES", "SlabReport", "read_slab_report", "read_slab_reports"]
 
@@ -32,7 +33,6 @@ CRIMES = {
     "still has objects": ("live at destroy", "at the destroy", "caller", "without debugging nobody else is named"),
 }  # fmt: skip
 
-_STAMP = re.compile(r"^(?:<\d>)?\[ *\d+\.\d+\] ?")
 _HEAD = re.compile(r"^BUG (?P<cache>\S+) \((?P<taint>[^)]*)\): (?P<what>.*)")
 _WRONG = re.compile(r"^cache_from_obj: (?P<what>Wrong slab cache\. (?P<asked>\S+) but object is from (?P<cache>\S+))")
 _LEFT = re.compile(r"^kmem_cache_destroy (?P<cache>\S+): (?P<what>Slab cache still has objects) when called from (\S+)")
@@ -53,10 +53,10 @@ _OWN = re.compile(
 
 
 @dataclass(slots=True)
-class SlabReport:
+class SlabReport(Report):
     """One report. ``offset`` and ``length`` of the damage in bytes, counted from the object's first byte.
 
-    ``suspect`` is the call site to ask first ("" where no line names one), ``lines`` each line with its meaning.
+    ``suspect`` is the call site to ask first ("" where no line names one).
     """
 
     cache: str
@@ -72,8 +72,6 @@ class SlabReport:
     freed: str = ""
     caller: str = ""
     suspect: str = ""
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    first: int = 0  # line of the log at which it begins, from 0
 
     @property
     def headline(self) -> str:
@@ -81,10 +79,6 @@ class SlabReport:
         where = f" at byte {self.offset}, {self.length} long" if self.offset is not None else ""
         who = f"ask {self.suspect}" if self.suspect else "no line names who did it"
         return f"{self.crime} in {self.cache}{where}, found {self.found}: {who}"
-
-    def __str__(self) -> str:
-        told = (f"{text}\n    {words}" if words else text for text, words in self.lines)
-        return "\n".join((self.headline, *told))
 
 
 def read_slab_report(text: str) -> SlabReport:
@@ -100,11 +94,9 @@ def read_slab_report(text: str) -> SlabReport:
 
 def read_slab_reports(text: str) -> list[SlabReport]:
     """Every slab report of a log, oldest first."""
-    lines = [_STAMP.sub("", line) for line in text.splitlines()]
-    starts = [0, *(i for i, line in enumerate(lines) if i and _STARTS.match(line))]
     reports: list[SlabReport] = []
-    for first, end in pairwise([*starts, len(lines)]):
-        report = _read(lines[first:end])
+    for first, lines in pieces(text, _STARTS.match):
+        report = _read(lines)
         if report is None:
             continue
         report.first = first

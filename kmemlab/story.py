@@ -49,7 +49,8 @@ class Step:
 
     ``floor`` is our module, ``function`` and ``file`` the kernel's; ``say`` one sentence, ``why`` its
     reason; ``verdict`` True (passed), False (said no) or None (just did it); ``gives`` is what the
-    floor hands back upstairs ("1 page", "15 pages", "").
+    floor hands back upstairs ("1 page", "15 pages", ""). A round of the slow path is one step; what was tried
+    in it are its ``parts``.
     """
 
     floor: str
@@ -62,6 +63,11 @@ class Step:
     blocks: tuple[Block, ...] = ()
     gives: str = ""
     events: tuple[Event, ...] = ()
+    parts: tuple[Step, ...] = ()
+
+    def __str__(self) -> str:
+        mark = {True: "✓ ", False: "✕ ", None: ""}[self.verdict]
+        return f"{self.floor:<10s} {mark}{self.say}" + (f" ({self.why})" if self.why else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,8 @@ class Story:
     def __str__(self) -> str:
         lines = [self.headline]
         for number, step in enumerate(self.steps, 1):
-            mark = {True: "✓ ", False: "✕ ", None: ""}[step.verdict]
-            reason = f" ({step.why})" if step.why else ""
-            lines.append(f"{number:2d}  {step.floor:<10s} {mark}{step.say}{reason}")
+            lines.append(f"{number:2d}  {step}")
+            lines.extend(f"      {part}" for part in step.parts)
         if self.note:
             lines.append(self.note)
         return "\n".join(lines)

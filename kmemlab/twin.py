@@ -29,6 +29,7 @@ _OWN = (
     "files",
     "lru",
     "memmap",
+    "mutexes",
     "plans",
     "processes",
     "trail",
@@ -68,7 +69,7 @@ def twin_of(m: Machine, *, lazy: bool = False) -> Machine:
             setattr(twin, name, value if name in _SHARED else copy.deepcopy(value, memo))
     twin.zonelist = tuple(zones[zone] for zone in m.zonelist)
     twin.memmap = m.memmap.twin(zones, twin._make_page, lazy=lazy)
-    twin._held_irqs = []
+    twin._held_irqs, twin.mutexes = [], list(m.mutexes)
     if lazy:  # it has nothing to reclaim either: a request that would have to wait says so, that is enough
         now = twin.now
         twin._start_workload()

@@ -7,7 +7,7 @@ workingset refaults, the referenced bits (a page that was read once goes from th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from kmemlab import reclaim_events as events
@@ -15,6 +15,7 @@ from kmemlab.mmzone import PAGE_ALLOC_COSTLY_ORDER, Zone
 from kmemlab.page_free import free_block
 from kmemlab.pcplist import update_limit
 from kmemlab.sched import Sleep
+from kmemlab.shrinker import Shrinker, shrink_slab
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -44,11 +45,11 @@ LISTS = ("inactive_anon", "inactive_file")
 class Lru:
     """The node's lists of pages, pfn -> owner, the oldest first; what is dirty; swap.
 
-    ``shrinkers`` are functions ``fn(m, nr)`` that free up to nr objects and return the pages that went back, with their
-    ``count(m)``. Kernel: struct lruvec; struct shrinker.
+    ``reclaimed_slab`` counts the pages that slabs gave back. Kernel: struct lruvec; struct reclaim_state.
     """
 
-    __slots__ = (*LISTS, "dirty", "failures", "shrinkers", "stat", "swap_free", "swap_total", "writeback")
+    __slots__ = (*LISTS, "dirty", "failures", "reclaimed_slab", "shrinkers", "stat", "swap_free", "swap_total",
+                 "writeback")  # fmt: skip
 
     def __init__(self) -> None:
         self.inactive_anon: OrderedDict[int, Any] = OrderedDict()
@@ -57,7 +58,8 @@ class Lru:
         self.writeback: set[int] = set()
         self.swap_total = self.swap_free = 0
         self.failures = 0  # kswapd_failures
-        self.shrinkers: list[tuple[Callable[[Machine, int], int], Callable[[Machine], int]]] = []
+        self.reclaimed_slab = 0
+        self.shrinkers: list[Shrinker] = []
         self.stat: dict[str, int] = dict.fromkeys(
             ("pgscan_kswapd", "pgsteal_kswapd", "pgscan_direct", "pgsteal_direct", "allocstall", "pageoutrun",
              "oom_kill", "pswpout"), 0,
@@ -160,16 +162,6 @@ def _pageout(m: Machine, sc: _Scan, name: str, pfn: int) -> bool:
     return True
 
 
-def shrink_slab(m: Machine, sc: _Scan) -> None:
-    """Ask every shrinker for its part. Kernel: shrink_slab, do_shrink_slab."""
-    for free, count in m.lru.shrinkers:
-        freeable = count(m)
-        nr = 4 * (freeable >> sc.priority) // 2  # seeks: 2
-        if nr or (freeable and sc.priority == 0):
-            with m.aside():
-                sc.reclaimed += free(m, min(max(nr, 1), freeable))
-
-
 def shrink_node(m: Machine, sc: _Scan) -> None:
     """One pass at one priority: a part of each list, in batches of 32. Kernel: shrink_node, shrink_lruvec."""
     names = ["inactive_file", *(["inactive_anon"] if m.lru.swap_free else [])]
@@ -182,7 +174,7 @@ def shrink_node(m: Machine, sc: _Scan) -> None:
             got += shrink_list(m, sc, name, nr) if nr else 0
         if got >= sc.target and not proportional:
             break
-    shrink_slab(m, sc)
+    sc.reclaimed += shrink_slab(m, sc.gfp, sc.priority)
 
 
 # --- direct reclaim ------------------------------------------------------------------------------------------------
@@ -244,8 +236,8 @@ def try_to_free_pages(m: Machine, gfp: int, order: int, highest: int) -> Generat
 
 
 def wakeup_kswapd(m: Machine, order: int, highest: int) -> bool:
-    """kswapd is to run when its turn comes (KswapdTurn); True if it slept until now. Not woken if it has given up, or
-    if a zone is balanced and none is boosted. Kernel: wakeup_kswapd."""
+    """kswapd is to run when its turn comes (sched.KswapdTurn); True if it slept until now. Not woken if it has given
+    up, or if a zone is balanced and none is boosted. Kernel: wakeup_kswapd."""
     asleep = m.kswapd_woken is None
     boosted = any(zone.watermark_boost for zone in m.zones if zone.idx <= highest)
     if asleep and (m.lru.failures >= MAX_RECLAIM_RETRIES or (pgdat_balanced(m, order, highest) and not boosted)):

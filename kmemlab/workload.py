@@ -12,7 +12,7 @@ from kmemlab import compaction, mm_init, vmscan
 from kmemlab import reclaim_events as events
 from kmemlab.null import Null
 from kmemlab.page_free import free_block
-from kmemlab.sched import TICK, run_softirq
+from kmemlab.sched import KSWAPD, TICK, run_softirq
 
 __all__ = ["File", "Process", "WorkloadMachine", "twin_workload"]
 
@@ -202,7 +202,7 @@ class WorkloadMachine:
             return
         before = self.lru.stat["pgsteal_kswapd"]
         self.trail.append((events.MmVmscanKswapdWake, order))
-        with self.aside():
+        with self.other_task(KSWAPD, 37), self.aside():
             vmscan.balance_pgdat(self, order, highest)
         got = self.lru.stat["pgsteal_kswapd"] - before
         self.trail.append((events.MmVmscanKswapdSleep, got, vmscan.pgdat_balanced(self, order, highest)))

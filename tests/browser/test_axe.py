@@ -22,6 +22,7 @@ from kmemlab_widgets import (
     RequestPath,
     SizeClasses,
     SlabView,
+    Watermarks,
     ZoneMap,
 )
 
@@ -73,6 +74,17 @@ def exercise(*, tried: bool) -> Any:
     return Lesson("05_pages", checks=CHECKS).exercise("blocks", blocks)
 
 
+def watermarks(*, beside: bool) -> Any:
+    """A curve that ends with a NULL; beside it recorded rows."""
+    m = Machine("linux-6.1", memory="64M")
+    rows = [(0, 900, 0, 0), (32, 200, 0, 0), (64, 180, 157, 0), (96, 150, 157, 32)]
+    panel = Watermarks(m, beside=rows if beside else None)
+    while beside and m.alloc_pages(GFP_ATOMIC | 0x2000, 0):
+        pass
+    panel.refresh()
+    return panel
+
+
 CASES: dict[str, list[Callable[[], Any]]] = {
     "Dmesg": [lambda: Dmesg(machine()), lambda: Dmesg(REPORT.read_text(encoding="utf-8"))],
     "ZoneMap": [lambda: ZoneMap(machine()), lambda: ZoneMap(Machine("linux-6.1", memory="4T"))],
@@ -86,6 +98,7 @@ CASES: dict[str, list[Callable[[], Any]]] = {
     "RequestPath": [lambda: RequestPath(machine())],
     "SizeClasses": [lambda: SizeClasses(size=520), lambda: SizeClasses(size=5 << 20, kernel="linux-2.6.11")],
     "SlabView": [lambda: slabs(""), lambda: slabs("slub_debug=FZPU")],
+    "Watermarks": [lambda: watermarks(beside=False), lambda: watermarks(beside=True)],
     "Predict": [lambda: predict(answered=False), lambda: predict(answered=True)],
     "Exercise": [lambda: exercise(tried=True)],
     "Lesson": [lambda: Lesson("05_pages", checks=CHECKS).progress()],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from kmemlab import __GFP_MEMALLOC, __GFP_MOVABLE, __GFP_NOWARN, GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
-from kmemlab_widgets import FreeLists, RequestPath, ZoneMap
+from kmemlab_widgets import FreeLists, RequestPath, Watermarks, ZoneMap
 from kmemlab_widgets.panel import View
 from kmemlab_widgets.svg import flat
+from kmemlab_widgets.watermarks_draw import draw
 
 pytestmark = pytest.mark.browser
 
@@ -45,6 +46,67 @@ def _views() -> Iterator[tuple[str, View]]:
         for panel in (lists, path, dma, whole):
             panel.refresh()
             yield f"{type(panel).__name__}-{name}", panel._last
+
+    yield from _curves()
+
+
+def _curves() -> Iterator[tuple[str, View]]:
+    """Watermarks: empty, far above the marks, with boosts, with kills, refused early and late, recorded rows beside."""
+    for name, act in CURVES.items():
+        m = Machine("linux-6.1", memory="64M")
+        rows = [(0, 900, 0, 0), (3200, 1200, 0, 0), (6400, 180, 157, 0), (30_000, 150, 157, 32)]
+        if name != "far":
+            m.read_file("backup.tar", "64M" if name in ("boost", "beside") else "20M")
+        masks = {
+            "GFP_DMA": GFP_DMA,
+            "GFP_HIGHUSER_MOVABLE|__GFP_NOWARN|__GFP_NORETRY": GFP_KERNEL,
+            "a": 0,
+            "b": GFP_ATOMIC,
+        }
+        how: dict[str, Any] = {"beside": rows} if name in ("beside", "early") else {}
+        plain, many = Watermarks(m, **how), Watermarks(m, masks=masks, over="ms", **how)
+        act(m)
+        for kind, panel in (("plain", plain), ("many", many)):
+            panel.refresh()
+            shown = panel._shown
+            yield f"Watermarks-{name}-{kind}", View("", "", draw(shown, 868), draw(shown, 358))
+
+
+def _boosted(m: Machine) -> None:
+    for gfp in (GFP_KERNEL, GFP_KERNEL | __GFP_MOVABLE, GFP_ATOMIC) * 200:
+        m.alloc_pages(gfp, 0)
+        m.alloc_pages(gfp | __GFP_NOWARN | 0x10000, 3)
+        m.msleep(1)
+
+
+def _killed(m: Machine) -> None:
+    m.process("hog", "12M")
+    while m.lru.stat["oom_kill"] < 1:
+        m.alloc_pages(GFP_KERNEL, 0)
+
+
+def _refused(m: Machine) -> None:
+    while m.alloc_pages(GFP_ATOMIC, 0):
+        pass
+
+
+def _refused_early(m: Machine) -> None:
+    m.alloc_pages(GFP_ATOMIC, 10)
+    while m.alloc_pages(GFP_ATOMIC, 10):
+        pass
+    for _ in range(300):
+        m.alloc_pages(GFP_ATOMIC, 0)
+
+
+CURVES: dict[str, Callable[[Machine], object]] = {
+    "empty": lambda m: None,
+    "far": lambda m: [m.alloc_pages(GFP_KERNEL, 0) for _ in range(50)],
+    "boost": _boosted,
+    "kill": _killed,
+    "late": _refused,
+    "early": _refused_early,
+    "beside": lambda m: [m.alloc_pages(GFP_KERNEL, 0) for _ in range(900)],
+}
 
 
 def _empty_the_yard(m: Machine) -> None:

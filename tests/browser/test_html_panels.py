@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kmemlab import __GFP_MOVABLE, GFP_DMA, GFP_KERNEL, Machine
+from kmemlab import __GFP_MOVABLE, GFP_DMA, GFP_KERNEL, Machine, Stuck
 from kmemlab.story import Step, Story
 from kmemlab_widgets import FreeLists, RequestPath
 from kmemlab_widgets.panel import View
 from kmemlab_widgets.requestpath import draw
 from kmemlab_widgets.svg import flat
 from kmemlab_widgets.theme import DARK, LIGHT
+from tests.kernel.test_slowpath import ROWS, machine_of
 
 pytestmark = pytest.mark.browser
 
@@ -41,6 +43,11 @@ def _moments() -> Iterator[tuple[str, Any]]:
     """(name, view) of both panels along recorded workloads: the moments where something new happened."""
     longest = Step("buddy", "unreserve_highatomic_pageblock", "mm/page_alloc.c", "say " * 30, "why " * 30, None)
     yield "longest names", View("", "", *(draw(Story("head " * 30, (longest,)), "sub " * 40, w) for w in (868, 358)))
+    for row in ROWS:  # the slow path: rounds of reclaim and compaction, kills, NULL
+        slow = machine_of(row)
+        with suppress(Stuck):
+            slow.alloc_pages(row["gfp"], row["order"])
+        yield f"slow path {row['name']}", RequestPath(slow)._last
     for name in ("256M-normal-c-33", "256M-a-21", "128M-a-11"):
         path = RECORDINGS / "buddy" / f"{name}.json.gz"
         m = Machine.from_recording(str(path) if path.exists() else name)

@@ -171,6 +171,12 @@ def test_the_map_is_painted_and_follows(page: Any, lab: str) -> None:
 # What a learner types: the number of the option (arrows from the first), those to tick, or the text of each box.
 KEYS = {
     "00_start.ipynb": [3, 1, "3808", 1, 3, 1],
+    "01_flags.ipynb": [
+        3, {2, 3, 4, 5, 6, 7},
+        ["with interrupts", "an interrupt", "holds", "inside", "with bottom", "a timer"],
+        {0, 2, 4, 5}, {1}, "13", 1, 2, 1, 2, 1, 2, 1, ["at order 4", "at orders", "at orders", "never"], 2, 1, 1, 1,
+        "0.9",
+    ],
     "02_size_classes.ipynb": [
         2, 2, 0, ["8", "96", "128", "192", "256", "8192"], 2, "25", "2.1", ["same", "moved", "same"], 2, 2, {1, 2},
         ["46", "22", "0"],

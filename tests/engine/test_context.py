@@ -98,3 +98,16 @@ def test_at_most_one_complaint_a_second(m: Machine) -> None:
     assert m.dmesg().count("sleeping function called") == 2
     assert "Tainted: G        W" in m.dmesg()
     assert m.context.plain
+
+
+def test_the_event_has_the_mask_of_the_scope() -> None:
+    """ftrace shows what reached the allocator, not what the source says."""
+    m = Machine("linux-6.1", memory="64M")
+    for save, restore, mask in (
+        (m.memalloc_nofs_save, m.memalloc_nofs_restore, GFP_NOFS),
+        (m.memalloc_noio_save, m.memalloc_noio_restore, GFP_NOIO),
+    ):
+        flags = save()
+        m.alloc_pages(GFP_KERNEL, 0)
+        restore(flags)
+        assert [e.gfp_flags for e in m.last_events() if e.name == "mm_page_alloc"] == [mask]

@@ -6,7 +6,17 @@ import re
 
 import pytest
 
-from kmemlab import __GFP_MEMALLOC, GFP_ATOMIC, GFP_DMA, GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_NOWAIT, Machine
+from kmemlab import (
+    __GFP_MEMALLOC,
+    __GFP_NOWARN,
+    GFP_ATOMIC,
+    GFP_DMA,
+    GFP_HIGHUSER_MOVABLE,
+    GFP_KERNEL,
+    GFP_NOWAIT,
+    Machine,
+)
+from kmemlab.events import LabReclaim, LabZone
 from kmemlab.story import Scale, Step, Story
 from tests.engine.calls import random_calls
 
@@ -123,16 +133,71 @@ def test_zones_that_said_no_are_in_the_headline() -> None:
 
 
 def test_a_long_slow_path_is_folded() -> None:
-    """Seventeen walks over unchanged zones are not told seventeen times in full."""
+    """Seventeen rounds over unchanged zones are not told seventeen times in full, and each is counted."""
     m = Machine("linux-6.1", memory="64M")
     m.sysctl("watermark_boost_factor", 0)
     while m.alloc_pages(GFP_KERNEL, 0):
         pass
-    text = str(m.explain())
+    story = m.explain()
+    text = str(story)
     assert "OOM killer" in text
-    assert "13 times more: the same numbers, the same answer" in text
+    assert "14 more rounds like this: rounds 3 to 16" in text
     assert len(text.splitlines()) < 36
     assert len(re.findall(r"direct reclaim freed", text)) <= 4
+    tried = [e for step in story.steps for e in step.events if isinstance(e, LabReclaim)]
+    assert len(tried) == sum(isinstance(e, LabReclaim) for e in m.last_events()) == 17
+
+
+def test_a_round_tells_what_was_tried_and_found() -> None:
+    """Look, reclaim, decision with its numbers; the look that served stands in full, with its scale."""
+    m = Machine("linux-6.1", memory="64M")
+    m.sysctl("watermark_boost_factor", 0)
+    m.read_file("log", "30M")
+    while m.alloc_pages(__GFP_NOWARN, 0):  # wakes nobody
+        pass
+    assert m.alloc_pages(GFP_KERNEL, 0)
+    story, events = m.explain(), m.last_events()
+    (step,) = [step for step in story.steps if step.parts]
+    (reclaim,) = [e for e in events if isinstance(e, LabReclaim)]
+    assert step.say == f"round 1: reclaim freed {reclaim.progress} pages"
+    assert [part.function for part in step.parts if part.floor == "vmscan"][-1] == "try_to_free_pages"
+    look = step.parts[0]
+    refused = [e for e in events if isinstance(e, LabZone) and not e.passed]
+    assert look.verdict is False
+    assert all(f"{e.zone} {e.free:,} is not above {e.mark + e.protection:,}" in look.say for e in refused[-2:])
+    after = story.steps[story.steps.index(step) + 1 :]
+    assert after[0].function == "get_page_from_freelist"
+    assert after[1].scale.passed
+    assert story.headline.endswith("in round 1 of reclaim")
+    assert str(step) in str(story)
+    assert all(f"      {part}" in str(story).splitlines() for part in step.parts)
+
+
+def test_the_kill_stands_between_the_rounds() -> None:
+    """OOM: the last look at high is in its round, the victim has a step of its own, the headline names it."""
+    m = Machine("linux-6.1", memory="64M")
+    m.sysctl("watermark_boost_factor", 0)
+    m.process("hog", "20M")
+    while m.alloc_pages(GFP_NOWAIT | 0x2000, 0):
+        pass
+    page = m.alloc_pages(GFP_KERNEL, 0)
+    story = m.explain()
+    kill = next(i for i, step in enumerate(story.steps) if step.function == "out_of_memory")
+    assert "before anybody is killed, down to high" in story.steps[kill - 1].parts[-1].say
+    assert story.steps[kill + 1].say.startswith("round 18: ")
+    assert story.headline.startswith(f"alloc_pages(GFP_KERNEL, 0) = pfn {page.pfn}: ")
+    assert "after hog/" in story.headline
+
+
+def test_null_is_explained_by_the_mark_that_decided() -> None:
+    """Not by the high mark, at which is looked only before somebody is killed."""
+    m = Machine("linux-6.1", memory="64M")
+    m.sysctl("watermark_boost_factor", 0)
+    while m.alloc_pages(GFP_KERNEL | 0x4000, 0):
+        pass
+    zones = {zone.name: zone for zone in m.zones}
+    low = zones["DMA32"]
+    assert f"DMA32 {low.nr_free_pages:,} is not above {low.wmark[0]:,}" in m.explain().headline
 
 
 def test_a_free_tells_where_it_went() -> None:

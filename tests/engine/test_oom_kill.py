@@ -95,3 +95,16 @@ def test_failed_runs_are_not_repeated_at_once() -> None:
     assert not state.deferred(3), "a smaller block was not tried"
     state.reset(4, allocated=True)
     assert not state.deferred(4)
+
+
+def test_nobody_is_killed_for_memory_below_normal() -> None:
+    """GFP_DMA32 and GFP_DMA get NULL where GFP_KERNEL has somebody killed."""
+    for mask, killed in ((GFP_KERNEL | 0x4, 0), (GFP_KERNEL | 0x1, 0), (GFP_KERNEL, 1)):
+        m = Machine("linux-6.1", memory="64M")
+        m.sysctl("watermark_boost_factor", 0)
+        m.process("victim", "32M")
+        with m.preempt_disable():
+            while m.alloc_pages(0x2000, 0) or m.alloc_pages(0x2001, 0):
+                pass
+        assert bool(m.alloc_pages(mask | 0x2000, 0)) == bool(killed)
+        assert m.lru.stat["oom_kill"] == killed

@@ -93,3 +93,15 @@ def test_the_freeing_cpu_keeps_the_page() -> None:
     m.__free_pages(page, 0)
     assert page in page.zone.pcps[1].lists[0]
     assert m.check()
+
+
+def test_the_last_reference_is_told() -> None:
+    """ftrace sees mm_page_free, whoever drops the page."""
+    m = Machine("linux-6.1", memory="64M")
+    page = m.alloc_pages(GFP_KERNEL, 0)
+    m.get_page(page)
+    seen = m.trace()
+    m.put_page(page)
+    assert not seen
+    m.put_page(page)
+    assert [event.name for event in seen if event.name == "mm_page_free"] == ["mm_page_free"]

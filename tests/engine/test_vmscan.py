@@ -1,4 +1,4 @@
-"""Reclaim: what is taken back, in which order, by whom; kswapd; swap, dirty pages, shrinkers; stress with check()."""
+"""Reclaim: what is taken back, in which order, by whom; kswapd; swap, dirty pages; stress with check()."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kmemlab import GFP_ATOMIC, GFP_KERNEL, GFP_NOFS, GFP_NOIO, NULL, Machine, Stuck, events
+from kmemlab import GFP_ATOMIC, GFP_KERNEL, GFP_NOFS, GFP_NOIO, NULL, Machine, Stuck
 from kmemlab import reclaim_events as told
 from kmemlab.vmscan import allow_direct_reclaim, pgdat_balanced, zone_reclaimable_pages
 
@@ -91,46 +91,6 @@ def test_anonymous_memory_needs_swap() -> None:
     assert m.check()
 
 
-def test_a_shrinker_is_asked() -> None:
-    m = machine()
-    c = m.kmem_cache_create("cached", 4096, 0, 0, None)
-    objects = [m.kmem_cache_alloc(c, GFP_KERNEL) for _ in range(2000)]
-
-    def free(m: Machine, nr: int) -> int:
-        before = c.nr_slabs
-        for _ in range(min(nr, len(objects))):
-            m.kmem_cache_free(c, objects.pop(0))
-        return (before - c.nr_slabs) << c.order
-
-    m.lru.shrinkers.append((free, lambda m: len(objects)))
-    full(m)
-    assert m.alloc_pages(GFP_KERNEL, 0)
-    assert len(objects) < 2000
-
-
-def test_what_a_shrinker_allocates_is_not_the_story_of_the_call() -> None:
-    m = machine()
-    c = m.kmem_cache_create("cached", 4096, 0, 0, None)
-    objects = [m.kmem_cache_alloc(c, GFP_KERNEL) for _ in range(2000)]
-    asked = []
-
-    def free(m: Machine, nr: int) -> int:
-        asked.append(m.alloc_pages(MEMALLOC, 0))
-        before = c.nr_slabs
-        for _ in range(min(nr, len(objects))):
-            m.kmem_cache_free(c, objects.pop(0))
-        return (before - c.nr_slabs) << c.order
-
-    m.lru.shrinkers.append((free, lambda m: len(objects)))
-    full(m)
-    page = m.alloc_pages(GFP_KERNEL, 0)
-    assert page
-    assert asked
-    requests = [note[1] for note in m.trail if note[0] is events.LabRequest]
-    assert requests == [GFP_KERNEL]
-    assert f"pfn {page.pfn}" in str(m.explain())
-
-
 def test_throttled_below_half_of_the_reserve() -> None:
     m = machine()
     m.read_file("big", "8M")
@@ -193,3 +153,18 @@ def test_stress(seed: int) -> None:
         m.msleep(rng.choice((0, 0, 1, 10)))
         assert m.check()
         assert m.copy().check()
+
+
+def test_who_may_sleep_has_no_right_to_the_atomic_reserve() -> None:
+    """GFP_KERNEL|GFP_ATOMIC brings a WARNING, once, and stops above a boost as GFP_KERNEL|__GFP_HIGH does."""
+    m = Machine("linux-6.1", memory="64M")
+    full(m)
+    both = GFP_KERNEL | GFP_ATOMIC | NOWARN | NORETRY
+    m.alloc_pages(both, 0)
+    assert m.dmesg().count("mm/page_alloc.c:5118") == 1
+    for zone in m.zones:
+        zone.watermark_boost, zone.nr_free_pages = 1000, zone.wmark[0] // 2 + 1
+    m.forget_plans()
+    m.lru.failures = 16
+    assert not m.alloc_pages(both, 0)
+    assert m.alloc_pages(GFP_ATOMIC | NOWARN, 0)

@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from kmemlab import GFP_KERNEL, Machine
-from kmemlab_widgets.lesson import Lesson
-from tests.lessons.machines import CHECKS, Containing, answered, starter, told
-
-
-@pytest.fixture(scope="module")
-def lesson() -> Lesson:
-    return Lesson("03_lookaside_caches", checks=CHECKS)
+from tests.lessons.sheet import Exercises, Questions
 
 
 def order() -> Machine:
@@ -125,25 +117,11 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "reason"), WRONG, ids=lambda value: str(value)[:24])
-def test_wrong_answers_get_their_reason(lesson: Lesson, name: str, given: Any, reason: str) -> None:
-    assert answered(lesson, MACHINES, name, given) == (False, Containing(reason))
+class TestQuestions(Questions):
+    """Predictions."""
 
-
-def test_no_two_wrong_answers_share_a_reason() -> None:
-    reasons = [reason for _, _, reason in WRONG]
-    assert len(set(reasons)) == len(reasons)
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_answers(lesson: Lesson, name: str) -> None:
-    assert answered(lesson, MACHINES, name, RIGHT[name])[0] is True
-
-
-def test_every_question_is_here(lesson: Lesson) -> None:
-    assert set(RIGHT) == set(lesson._predictions)
-    assert len(RIGHT) >= 8
-    assert len(lesson._exercises) >= 4
+    LESSON, RIGHT, WRONG = "03_lookaside_caches", RIGHT, WRONG
+    MACHINES = MACHINES
 
 
 # --- exercises ----------------------------------------------------------------------------------------------
@@ -318,16 +296,7 @@ BAD: list[tuple[str, Callable[..., Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "fn"), GOOD, ids=lambda value: getattr(value, "__name__", value))
-def test_right_functions_pass(lesson: Lesson, name: str, fn: Callable[..., Any]) -> None:
-    assert told(lesson, name, fn) == []
+class TestExercises(Exercises):
+    """Exercises."""
 
-
-@pytest.mark.parametrize(("name", "fn", "reason"), BAD, ids=[f"{name}: {reason[:24]}" for name, _, reason in BAD])
-def test_wrong_functions_are_told_why(lesson: Lesson, name: str, fn: Callable[..., Any], reason: str) -> None:
-    assert Containing(reason) in told(lesson, name, fn)
-
-
-def test_starters_do_not_pass(lesson: Lesson) -> None:
-    for name in lesson._exercises:
-        assert told(lesson, name, starter(lesson, name)), name
+    LESSON, GOOD, BAD = "03_lookaside_caches", GOOD, BAD

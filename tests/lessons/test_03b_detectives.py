@@ -6,19 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from kmemlab import GFP_KERNEL, SLAB_HWCACHE_ALIGN
 from kmemlab.slub_reader import read_slab_report
-from kmemlab_widgets.lesson import Lesson
 from tests.hunting import look
-from tests.lessons.machines import CHECKS, Containing, answered, starter, told
-
-
-@pytest.fixture(scope="module")
-def lesson() -> Lesson:
-    return Lesson("03b_slab_detectives", checks=CHECKS)
-
+from tests.lessons.sheet import Exercises, Questions
 
 TRACE = ["no", "no", "no", "yes", "yes", "yes", "no"]
 RIGHT: dict[str, Any] = {
@@ -73,19 +64,10 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "reason"), WRONG, ids=lambda value: str(value)[:24])
-def test_wrong_answers_get_their_reason(lesson: Lesson, name: str, given: Any, reason: str) -> None:
-    assert answered(lesson, {}, name, given) == (False, Containing(reason))
+class TestQuestions(Questions):
+    """Predictions."""
 
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_answers(lesson: Lesson, name: str) -> None:
-    assert answered(lesson, {}, name, RIGHT[name])[0] is True
-
-
-def test_every_question_is_here(lesson: Lesson) -> None:
-    assert set(RIGHT) == set(lesson._predictions)
-    assert len({reason for _, _, reason in WRONG}) == len(WRONG)
+    LESSON, RIGHT, WRONG = "03b_slab_detectives", RIGHT, WRONG
 
 
 # --- exercises ----------------------------------------------------------------------------------------------
@@ -183,16 +165,7 @@ BAD: list[tuple[str, Callable[..., Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fn"), GOOD, ids=lambda value: getattr(value, "__name__", value))
-def test_right_functions_pass(lesson: Lesson, name: str, fn: Callable[..., Any]) -> None:
-    assert told(lesson, name, fn) == []
+class TestExercises(Exercises):
+    """Exercises."""
 
-
-@pytest.mark.parametrize(("name", "fn", "reason"), BAD, ids=[f"{name}: {reason[:24]}" for name, _, reason in BAD])
-def test_wrong_functions_are_told_why(lesson: Lesson, name: str, fn: Callable[..., Any], reason: str) -> None:
-    assert Containing(reason) in told(lesson, name, fn)
-
-
-def test_starters_do_not_pass(lesson: Lesson) -> None:
-    for name in lesson._exercises:
-        assert told(lesson, name, starter(lesson, name)), name
+    LESSON, GOOD, BAD = "03b_slab_detectives", GOOD, BAD

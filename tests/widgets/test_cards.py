@@ -310,6 +310,20 @@ def test_a_question_that_fails_does_not_take_the_cell_with_it(m: Machine) -> Non
     assert "the engine answers 'z'" in stranger.view["error"]
 
 
+def test_several_right_answers_with_words_of_their_own(m: Machine) -> None:
+    def two(m: Any, seed: int) -> Question:
+        right = {"a": "A it is", "b": lambda m: f"B has {len(m.zones)} zones"}
+        return Question(ask="?", choices=ABC, answer=["a", "b"], right=right)
+
+    for key, words in (("a", "A it is"), ("b", "B has 2 zones"), ("c", "not c")):
+        card = Predict(two, m)
+        card.choose(key)
+        assert card.check() is (key != "c")
+        assert card.verdict.text == words
+    with pytest.raises(QuestionError, match="`right` has words for z, the choices are a, b, c"):
+        Question(ask="?", choices=ABC, answer=["a", "b"], right={"z": "Z"})
+
+
 def test_a_question_needs_different_keys() -> None:
     with pytest.raises(QuestionError, match="different keys"):
         Question(ask="?", choices=[Choice("a", "A"), Choice("a", "B")])

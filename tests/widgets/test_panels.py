@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from kmemlab import __GFP_MEMALLOC, __GFP_MOVABLE, GFP_DMA, GFP_KERNEL, Machine
+from kmemlab import __GFP_MEMALLOC, __GFP_MOVABLE, __GFP_RETRY_MAYFAIL, GFP_DMA, GFP_KERNEL, Machine
 from kmemlab.story import Block, Scale, Step, Story
 from kmemlab_widgets import freelists, requestpath
 from kmemlab_widgets.freelists import FreeLists
@@ -42,6 +42,30 @@ def test_requestpath_draws_every_step(m: Machine, width: int) -> None:
         if step.scale:
             assert f"must be above {step.scale.need:,}" in words
     assert f'viewBox="0 0 {width} ' in svg
+
+
+@pytest.mark.parametrize("width", [868, 358])
+def test_requestpath_draws_the_rounds(width: int) -> None:
+    """What was tried in each round stands under it, with its mark; rounds that are alike are one line; so does the
+    twin."""
+    m = Machine("linux-6.1", memory="64M")
+    m.sysctl("watermark_boost_factor", 0)
+    while m.alloc_pages(GFP_KERNEL | __GFP_RETRY_MAYFAIL, 0):
+        pass
+    story = m.explain()
+    svg = requestpath.draw(story, "", width)
+    words = texts(svg)
+    rounds = [step for step in story.steps if step.parts]
+    assert [step.say.split(":")[0] for step in rounds] == ["round 1", "round 2", "round 17"]
+    for step in rounds:
+        for part in step.parts:
+            assert part.say in words
+            assert part.floor in words
+    assert "14 more rounds like this: rounds 3 to 16" in words
+    marks = [part.verdict for step in rounds for part in step.parts if part.verdict is not None]
+    glyphs = re.findall(r'fill="var\(--kml-(ok|bad)\)">([✓✕])<', svg)
+    assert glyphs == [("ok", "✓") if mark else ("bad", "✕") for mark in marks]
+    assert repr(RequestPath(m)) == str(story)
 
 
 def test_requestpath_before_the_first_request(m: Machine) -> None:

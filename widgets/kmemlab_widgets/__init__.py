@@ -9,6 +9,7 @@ from kmemlab_widgets.orderslider import OrderSlider
 from kmemlab_widgets.requestpath import RequestPath
 from kmemlab_widgets.sizeclasses import SizeClasses
 from kmemlab_widgets.slabview import SlabView
+from kmemlab_widgets.watermarks import Watermarks
 from kmemlab_widgets.zonemap import ZoneMap
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "RequestPath",
     "SizeClasses",
     "SlabView",
+    "Watermarks",
     "ZoneMap",
 ]

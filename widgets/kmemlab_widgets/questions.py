@@ -55,7 +55,8 @@ class Question:
     """Choose one option (or, with ``multi``, all that are right).
 
     ``answer`` is a key, or several keys each of which is right (with ``multi``: all of them together),
-    or a function of the machine that returns these. ``right`` is shown when the answer is right.
+    or a function of the machine that returns these. ``right`` is shown when the answer is right; where several
+    are and each deserves its own words, it maps the chosen key to them.
     ``recorded``: a recording of a real kernel shows the same, so the card may say that the kernel agreed.
     ``vote``: there is nothing right yet; the answer is kept and ``lesson.answer(name)`` gives it back.
     """
@@ -63,7 +64,7 @@ class Question:
     ask: Text
     choices: Sequence[Choice]
     answer: str | Sequence[str] | Callable[[Any], Any] = ()
-    right: Text = ""
+    right: Text | Mapping[str, Text] = ""
     code: str = ""
     recorded: bool = False
     multi: bool = False
@@ -74,6 +75,8 @@ class Question:
         keys = [choice.key for choice in self.choices]
         if len(set(keys)) != len(keys) or len(keys) < 2:
             raise QuestionError(f"a question needs two or more choices with different keys, not {keys}")
+        if isinstance(self.right, Mapping) and (strange := sorted(set(self.right) - set(keys))):
+            raise QuestionError(f"`right` has words for {', '.join(strange)}, the choices are {', '.join(keys)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +175,9 @@ def _judge_choice(question: Question, given: tuple[str, ...], fresh: Fresh) -> V
     chosen = [key for key in keys if key in given]
     if not chosen:
         return Verdict(None, "answer first")
+    right = question.right.get(chosen[0], "") if isinstance(question.right, Mapping) else question.right
     if question.vote:
-        return Verdict(True, _say(question.right, fresh), good=tuple(chosen))
+        return Verdict(True, _say(right, fresh), good=tuple(chosen))
     said = question.answer(fresh()) if callable(question.answer) else question.answer
     answers = {said} if isinstance(said, str) else set(said)
     if not answers or answers - set(keys):
@@ -182,7 +186,7 @@ def _judge_choice(question: Question, given: tuple[str, ...], fresh: Fresh) -> V
         return Verdict(False, _say(wrong[0].why, fresh) or "Not this one.", wrong=tuple(c.key for c in wrong))
     if question.multi and (missing := len(answers) - len(chosen)):
         return Verdict(None, f"All you ticked are right, and {missing} more {'is' if missing == 1 else 'are'}.")
-    return Verdict(True, _say(question.right, fresh), good=tuple(chosen))
+    return Verdict(True, _say(right, fresh), good=tuple(chosen))
 
 
 def _judge_boxes(question: BoxesQuestion | NumberQuestion, given: tuple[str, ...], fresh: Fresh) -> Verdict:

@@ -14,6 +14,7 @@ from kmemlab_widgets.zonemap_layout import block_rect
 __all__ = ["RequestPath", "draw"]
 
 _BLOCK = {"taken": ("taken", "ink", "ontaken"), "pcp": ("pcp", "pcpln", "onfree"), "free": ("free", "freeln", "onfree")}
+_FLOOR, _GLYPH = 80, 16  # room before what was tried in a round: its floor, its mark
 _MARK = {True: "✓ ", False: "✕ ", None: ""}
 _BEFORE = "no request yet: run the next cell"
 
@@ -78,13 +79,38 @@ def _sentence(svg: Svg, x: float, y: float, say: list[str], why: list[str]) -> N
         y += 15
 
 
+def _part_lines(step: Step, room: float) -> list[tuple[Step, list[str]]]:
+    """What was tried in a round, each broken into lines that fit."""
+    return [(part, fit(part.say + (f" ({part.why})" if part.why else ""), 12, room)) for part in step.parts]
+
+
+def _parts_height(parts: list[tuple[Step, list[str]]]) -> float:
+    return sum(15 * len(words) + 4 for _, words in parts) + (4 if parts else 0)
+
+
+def _draw_parts(svg: Svg, x: float, y: float, parts: list[tuple[Step, list[str]]], *, floors: bool) -> None:
+    """What was tried, one under the other, each with its mark; its floor before it where there is room."""
+    at = x + (_FLOOR if floors else 0)
+    y += 4
+    for part, words in parts:
+        if floors:
+            svg.text(x, y, part.floor, px=11, mono=True, fill="ink2")
+        if part.verdict is not None:
+            svg.text(at, y, _MARK[part.verdict].strip(), fill="ok" if part.verdict else "bad", bold=True)
+        for line in words:
+            svg.text(at + _GLYPH, y, line)
+            y += 15
+        y += 4
+
+
 def _wide_row(svg: Svg, step: Step, y: float, dots: list[tuple[float, float, Step]]) -> float:
     """One floor: where in the kernel, number, sentence, picture; returns its lower edge."""
     picture = bool(step.scale or step.blocks)
     x, right = 212, 556
     room = (right - 16 if picture else svg.width - 110) - x
     say, why = fit(_MARK[step.verdict] + step.say, 13, room, bold=True), fit(step.why, 12, room)
-    words = 17 * len(say) + 15 * len(why)
+    parts = _part_lines(step, svg.width - 50 - x - _FLOOR - _GLYPH)
+    words = 17 * len(say) + 15 * len(why) + _parts_height(parts)
     where = [*_name_lines(step.function), step.file]
     height = max(words + 22, 30 + 14 * len(where), _picture_height(step) + 16)
     _row_box(svg, step, y, height)
@@ -93,6 +119,7 @@ def _wide_row(svg: Svg, step: Step, y: float, dots: list[tuple[float, float, Ste
         svg.text(28, y + 35 + 14 * i, line, px=11, mono=True, fill="ink2")
     top = y + (height - words) / 2 + 12
     _sentence(svg, x, top, say, why)
+    _draw_parts(svg, x, top + 17 * len(say) + 15 * len(why), parts, floors=True)
     dots.append((190, top - 4, step))
     _picture(svg, step, right, y + (height - _picture_height(step)) / 2, 190)
     return y + height
@@ -102,7 +129,8 @@ def _narrow_row(svg: Svg, step: Step, y: float, dots: list[tuple[float, float, S
     """The same for a phone: the picture and what is handed back stand under the sentence."""
     x, room = 50, svg.width - 72
     say, why = fit(_MARK[step.verdict] + step.say, 13, room, bold=True), fit(step.why, 12, room)
-    words = 17 * len(say) + 15 * len(why)
+    parts = _part_lines(step, room - _GLYPH)
+    words = 17 * len(say) + 15 * len(why) + _parts_height(parts)
     picture = _picture_height(step)
     height = 44 + words + (picture + 8 if picture else 0) + (16 if _gives(step) else 0)
     _row_box(svg, step, y, height)
@@ -111,6 +139,7 @@ def _narrow_row(svg: Svg, step: Step, y: float, dots: list[tuple[float, float, S
     svg.text(x, y + 31, step.function, px=11, mono=True, fill="ink2")
     dots.append((33, y + 18, step))
     _sentence(svg, x, y + 50, say, why)
+    _draw_parts(svg, x, y + 50 + 17 * len(say) + 15 * len(why), parts, floors=False)
     at = y + 44 + words
     _picture(svg, step, x, at, 200)
     if _gives(step):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 import zlib
@@ -131,6 +132,7 @@ def _paint(token: str) -> str:
     return token if token == "none" or token.startswith(("url(", "var(")) else f"var(--kml-{token})"
 
 
+@functools.lru_cache(maxsize=4096)
 def text_width(words: str, px: float, *, mono: bool = False, bold: bool = False) -> float:
     """About how wide a text is, in pixels, in DejaVu (the widest font a panel must fit)."""
     if mono:

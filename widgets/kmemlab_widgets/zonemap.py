@@ -97,7 +97,7 @@ class ZoneMap(Panel, anywidget.AnyWidget):
             raise ValueError(f"frames={frames!r}: a film has 2 to {RECORDED} moments")
         recording = load_recording(name)
         machine = Machine.from_recording(recording.path, without=without)
-        replayed = Replayed(calls_in(recording), badge(recording))
+        replayed = Replayed(calls_in(recording), badge(recording.meta))
         panel = cls.__new__(cls)
         anywidget.AnyWidget.__init__(panel)
         panel._begin(machine, zone, False, replayed)

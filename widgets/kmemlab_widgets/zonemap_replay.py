@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +26,8 @@ class Replayed:
     verdict: tuple[bool, str] = (True, "")
 
 
-def badge(recording: Recording) -> str:
-    """``recorded, Linux 6.1.192``: the release as the recording's kernel told it."""
-    meta = recording.meta
+def badge(meta: Mapping[str, Any]) -> str:
+    """``recorded, Linux 6.1.192``: the release as the recording's kernel told it (``meta``)."""
     found = re.search(r"Debian ([\d.]+)", str(meta.get("version", "")))
     return f"recorded, Linux {found[1] if found else str(meta.get('release', '6.1')).split('-')[0]}"
 
