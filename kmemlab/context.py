@@ -97,7 +97,8 @@ class Section:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.undo()
+        if kind is not GeneratorExit:  # a task that was given up is thrown away: nobody runs its way out
+            self.undo()
 
 
 def might_alloc(m: Any, gfp: int) -> int:
