@@ -97,7 +97,7 @@ class Section:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not GeneratorExit:  # a task that hangs is thrown away: it never gets to the end
+        if kind is not GeneratorExit:  # a task that was given up is thrown away: nobody runs its way out
             self.undo()
 
 

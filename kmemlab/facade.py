@@ -1,4 +1,4 @@
-"""The kernel's functions that a machine has as methods, by the kernel's names."""
+"""The kernel's functions that a machine has as methods, by the kernel's names; last, two of the laboratory's."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from kmemlab.page_alloc import __alloc_pages
 from kmemlab.page_free import __free_pages
 from kmemlab.size_classes import LADDERS, kmalloc_type_of
 from kmemlab.slab_common import free_objects
-from kmemlab.slub import GFP_SLAB_BUG_MASK, free_fast, kmalloc_fix_flags, refill, slab_alloc
+from kmemlab.slub import GFP_SLAB_BUG_MASK, kfree, kmalloc_fix_flags, refill, slab_alloc
 from kmemlab.slub_def import KmemCache
 
 if TYPE_CHECKING:
@@ -163,16 +163,8 @@ def kmalloc_size_roundup(m: Machine, size: int) -> int:
     return LADDER.given(size) or 0
 
 
-def kfree(m: Machine, p: int) -> None:
-    """Give memory from kmalloc back; NULL and ZERO_SIZE_PTR are ignored. Kernel: kfree, mm/slab_common.c.
-
-    Errors: what the kernel does; mostly nothing, see ``m.check()``.
-    """
-    if m.slab_fast:
-        slab = m.live.pop(p, None)
-        if slab is not None:
-            free_fast(m, slab, p)
-            return
+def kfree_slowly(m: Machine, p: int) -> None:
+    """``kfree`` of what is no object in use, or while somebody listens."""
     if m.events.subscribers:
         m.events.emit(Kfree(m.call_site, p))
     if not p or p == ZERO_SIZE_PTR:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kmemlab import explain, explain_slab, mm_init, observe, page_slowpath, slabinfo
+from kmemlab import explain, explain_slab, kmalloc, mm_init, observe, page_slowpath, slabinfo
 from kmemlab.check import CheckResult, check_machine
 from kmemlab.context import Context, ContextMachine
 from kmemlab.events import Event, Trace, expand
@@ -451,4 +451,5 @@ _NOWHERE = Zone("", -1, 0, 0, 0, 0)
 for _function in CALLS:
     setattr(Machine, _function.__name__, _function)
 Machine.slow_path = page_slowpath.__alloc_pages_slowpath  # type: ignore[attr-defined]
+Machine.kfree_slowly = kmalloc.kfree_slowly  # type: ignore[attr-defined]
 Machine.get_order = staticmethod(get_order)  # type: ignore[attr-defined]

@@ -160,34 +160,34 @@ class SchedMachine:
             self.context = ours
 
     def drive(self: Any, slow: Generator[Any, Any, Any]) -> Any:
-        """Run a slow path to its end. Errors: Stuck when it waits for what cannot come."""
-        answer = None
-        while True:
-            try:
-                wish = slow.send(answer)
-            except StopIteration as stop:
-                self.running[-1].why = ""
-                return stop.value
-            answer = None
-            if isinstance(wish, Sleep):
-                schedule_check(self)
-                self.advance(wish.ms)
-            elif isinstance(wish, Wait):
-                self._wait(wish)
-            elif isinstance(wish, WaitOn):
-                answer = self._wait_on(wish)
-            elif not self.context.preempt_count:
-                self.advance(ROUND, asleep=False)
-            else:
-                self.now += ROUND
+        """Run a slow path to its end. Errors: Stuck when it waits for what cannot come, or has waited too long."""
+        answer, task, deadline = None, self.running[-1], self.now + PATIENCE
+        try:
+            while True:
+                try:
+                    wish, answer = slow.send(answer), None
+                except StopIteration as stop:
+                    return stop.value
+                if isinstance(wish, Sleep):
+                    schedule_check(self)
+                    self.advance(wish.ms)
+                elif isinstance(wish, Wait):
+                    self._wait(task, wish, deadline)
+                elif isinstance(wish, WaitOn):
+                    answer = self._wait_on(task, wish, deadline)
+                elif not self.context.preempt_count:
+                    self.advance(ROUND, asleep=False)
+                else:
+                    self.now += ROUND
+        finally:
+            if task.queue is not None:
+                task.queue.tasks.remove(task)
+            task.queue, task.wake_at, task.why = None, None, ""
 
-    def _wait(self: Any, wish: Wait) -> None:
+    def _wait(self: Any, task: Task, wish: Wait, deadline: float) -> None:
         """A fruitless round is over: a tick passes, if anything is going to happen at all."""
-        task = self.running[-1]
-        if not task.why:
-            task.why, task.since = wish.why, self.now
-        task.fruitless = RETRIES
-        if self.now >= task.since + PATIENCE:
+        task.why, task.fruitless = wish.why, RETRIES
+        if self.now >= deadline:
             self.give_up()
         if self._timers:
             self.advance(TICK)
@@ -198,22 +198,15 @@ class SchedMachine:
         else:
             self.advance(self._next_due() - self.now)
 
-    def _wait_on(self: Any, wish: WaitOn) -> bool:
+    def _wait_on(self: Any, task: Task, wish: WaitOn, deadline: float) -> bool:
         """Sleep on a queue while others run; False if time ran out first."""
         schedule_check(self)
-        task = self.running[-1]
         self.fall_asleep(task, wish)
-        try:
-            self._elsewhere()
-            while task.queue is not None:
-                if self.stuck() or self.now >= task.since + PATIENCE:
-                    self.give_up()
-                self.advance(max(0, self._next_due() - self.now))
-        finally:
-            if task.queue is not None:  # whoever gives up leaves the queue: nothing is handed to it any more
-                task.queue.tasks.remove(task)
-                task.queue = task.wake_at = None
-        task.why = ""
+        self._elsewhere()
+        while task.queue is not None:
+            if self.stuck() or self.now >= deadline:
+                self.give_up()
+            self.advance(max(0, self._next_due() - self.now))
         task.fruitless += not task.answer
         return bool(task.answer)
 

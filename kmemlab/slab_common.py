@@ -19,7 +19,7 @@ from kmemlab.slub import (
     __kmem_cache_do_shrink,
     discard_slab,
     flush_all,
-    free_fast,
+    kfree,
     rcu_barrier,
     refill,
     slab_alloc,
@@ -284,8 +284,7 @@ def kmem_cache_free(m: Machine, s: KmemCache, p: Address) -> None:
     if m.slab_fast:
         slab = m.live.get(p)
         if slab is not None and slab.cache is s:
-            del m.live[p]
-            free_fast(m, slab, p)
+            kfree(m, p)
             return
     _check_cache("kmem_cache_free", s)
     slab = m.virt_to_slab(p)

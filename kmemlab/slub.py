@@ -32,7 +32,7 @@ __all__ = [
     "deactivate_slab",
     "discard_slab",
     "flush_all",
-    "free_fast",
+    "kfree",
     "kmalloc_fix_flags",
     "put_cpu_partial",
     "rcu_barrier",
@@ -251,10 +251,18 @@ def slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]) 
     return None
 
 
-def free_fast(m: Machine, slab: Slab, given: int) -> None:
-    """slab_free of one object that somebody owned (it is not in ``m.live`` any more), while nobody listens and memory
-    holds no bytes."""
-    p = given if given.__class__ is Address else Address(given)
+def kfree(m: Machine, p: int) -> None:
+    """Give memory from kmalloc back; NULL and ZERO_SIZE_PTR are ignored. Kernel: kfree, mm/slab_common.c.
+
+    Errors: what the kernel does; mostly nothing, see ``m.check()``.
+    """
+    slab = m.live.pop(p, None) if m.slab_fast else None
+    if slab is None:
+        m.kfree_slowly(p)
+        return
+    # slab_free of one object that somebody owned, while nobody listens and memory holds no bytes.
+    if p.__class__ is not Address:
+        p = Address(p)
     m.calls += 1
     s = slab.cache
     c = s.cpu_slab[m._cpu]

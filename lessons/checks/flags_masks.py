@@ -1,6 +1,6 @@
-"""Exercises B, C and D of lesson 01: how deep a mask may drink, old masks in a new kernel, reports of failures.
+"""Exercises A, D and E of lesson 01: how deep a mask may drink, old masks in a new kernel, reports of failures.
 
-B is in ``flags_levels``, D and the question for the best cure in ``flags_reports``.
+A is in ``flags_levels``, E and the question for the best cure in ``flags_reports``.
 """
 
 from __future__ import annotations

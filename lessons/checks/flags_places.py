@@ -1,4 +1,4 @@
-"""Exercise A of lesson 01, a mask for every place; the lesson's other exercises in which a learner's code runs.
+"""Exercise B of lesson 01, a mask for every place; the lesson's other exercises in which a learner's code runs.
 
 Every verdict comes from running: the check enters the place on a machine, allocates with the learner's mask and looks
 at the log, at what was given, and at what is left for others.

@@ -1,11 +1,11 @@
-"""Exercise F of lesson 01: a file system whose own allocation comes back to it, and how to cure that."""
+"""Exercise C of lesson 01: a file system whose own allocation comes back to it, and how to cure that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from flags_machines import cache_behind, full, idle
+from flags_machines import KSWAPD_GAVE_UP, cache_behind, full, idle
 from kmemlab_widgets.questions import Check, CheckResult, ExerciseSpec, fail
 
 from kmemlab import (
@@ -79,7 +79,11 @@ class ToyFs:
         self.written += 1
 
     def weather(self) -> None:
-        """In a storm, an interrupt takes whatever GFP_ATOMIC gets; afterwards the pages go back."""
+        """In a storm, an interrupt takes whatever GFP_ATOMIC gets; afterwards the pages go back.
+
+        kswapd does not help: it stands in this file system's shrinker and waits for the lock.
+        """
+        self._m.lru.failures, self._m.kswapd_woken = KSWAPD_GAVE_UP, None
         if self.storm:
             self._m.irq(self._flood)
         else:

@@ -1,4 +1,4 @@
-"""Exercise E of lesson 01: a network driver's receive ring, judged by the traffic it survives.
+"""Exercise F of lesson 01: a network driver's receive ring, judged by the traffic it survives.
 
 There is no single best driver: packets lost, reserve pages used and time spent in the interrupt are set beside those of
 three other designs, on the same traffic.

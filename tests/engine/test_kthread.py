@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmemlab import GFP_NOIO, Completion, HungTask, KernelBug, Machine, Stuck
+from kmemlab import GFP_KERNEL, GFP_NOIO, NULL, Completion, HungTask, KernelBug, Machine, Stuck
 
 
 @pytest.fixture
@@ -244,3 +244,19 @@ def test_waiting_for_ever_while_something_goes_on(m: Machine) -> None:
     with m.mutex_lock("lock"), pytest.raises(Stuck):
         m.mutex_lock("lock")
     assert m.now < 300_000
+    assert len(m.mutexes) == 0
+
+
+def test_a_pool_that_nobody_fills_while_something_goes_on(m: Machine) -> None:
+    """A timer that comes again and again does not keep the notebook for ever; nobody is on a queue afterwards."""
+    pool = m.mempool_create(0, lambda gfp_mask, data: NULL, lambda element, data: None)
+
+    def again():
+        m.after(1000, again)
+
+    again()
+    with pytest.raises(Stuck, match="waits in mempool_alloc"):
+        m.mempool_alloc(pool, GFP_KERNEL)
+    assert m.now <= 130_000
+    assert not pool.wait.tasks
+    assert not m.running[0].why

@@ -160,15 +160,16 @@ def test_a_changed_end_state_is_found(tmp_path: Path, capsys) -> None:
     """All pages right but another end: not exact, and the list is named."""
 
     def change(data) -> None:
-        free = data["state1"]["zones"][1]["free"]
+        zone = data["state1"]["zones"][1]
+        free = zone["free"]
         key = next(key for key, pfns in free.items() if len(pfns) > 1)
         free[key] = free[key][::-1]
-        change.key = key
+        change.zone, change.key = zone["name"], key
 
     path = edited(LESSONS[0], tmp_path, change)
     assert cli.main(["conform", str(path)]) == 1
     order, mt = change.key.split(",")
-    assert f"end state: DMA32 free list order {order} type {mt}" in capsys.readouterr().out
+    assert f"end state: {change.zone} free list order {order} type {mt}" in capsys.readouterr().out
 
 
 def test_a_wrong_failure_is_counted(tmp_path: Path) -> None:

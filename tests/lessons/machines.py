@@ -9,11 +9,16 @@ from typing import Any
 import kmemlab
 from kmemlab import __GFP_MEMALLOC, GFP_DMA, Machine
 from kmemlab_widgets.checking import run_checks
-from kmemlab_widgets.lesson import Lesson
+from kmemlab_widgets.lesson import Lesson, _load
 
-__all__ = ["CHECKS", "Containing", "answered", "broken_yard", "starter", "told"]
+__all__ = ["CHECKS", "Containing", "answered", "broken_yard", "checks_module", "starter", "told"]
 
 CHECKS = Path(__file__).resolve().parents[2] / "lessons" / "checks"
+
+
+def checks_module(name: str) -> Any:
+    """One of the lessons' checks files as a module of its own."""
+    return _load(name, CHECKS)[0]
 
 
 def broken_yard() -> Machine:

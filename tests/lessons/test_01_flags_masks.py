@@ -23,8 +23,8 @@ from kmemlab import (
     decode,
 )
 from kmemlab.gfp import FLAGS
-from kmemlab_widgets.lesson import Lesson, _load
-from tests.lessons.machines import CHECKS, Containing, answered, starter, told
+from kmemlab_widgets.lesson import Lesson
+from tests.lessons.machines import CHECKS, Containing, answered, checks_module, starter, told
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,6 @@ def lesson() -> Lesson:
 
 
 @cache
-def module(name: str) -> Any:
-    """One of the lesson's checks files."""
-    return _load(name, CHECKS)[0]
-
-
 # --- B: how deep -------------------------------------------------------------------------------------------
 
 
@@ -142,7 +137,7 @@ STOPS_AT_WRONG: list[tuple[str, Callable[..., Any], str]] = [
 
 def test_the_levels_are_where_the_yard_stops() -> None:
     """The judge beside real requests: the yard drunk empty by one mask after another."""
-    levels = module("flags_levels")
+    levels = checks_module("flags_levels")
     m = Machine.from_recording("256M-a-21")
     dma = m.zones[0]
     stops = []
@@ -155,7 +150,7 @@ def test_the_levels_are_where_the_yard_stops() -> None:
 
 
 def test_the_levels_are_what_a_boosted_zone_is_tested_against() -> None:
-    levels = module("flags_levels")
+    levels = checks_module("flags_levels")
     m = Machine.from_recording("256M-a-21")
     for gfp in (GFP_NOWAIT, __GFP_HIGH | GFP_NOWAIT, GFP_ATOMIC):
         while m.alloc_pages(gfp | __GFP_NOWARN, 0):
@@ -169,7 +164,7 @@ def test_the_levels_are_what_a_boosted_zone_is_tested_against() -> None:
 
 
 def test_300_random_zones() -> None:
-    levels = module("flags_levels")
+    levels = checks_module("flags_levels")
     cases = levels.random_cases()
     assert len(cases) == 300
     assert len(set(cases)) > 290
@@ -261,7 +256,7 @@ TRANSLATE_WRONG: list[tuple[str, Callable[..., Any], str]] = [
 
 def test_every_word_of_the_exercise_is_judged_by_itself() -> None:
     """Each word refuses GFP_NOWAIT, and accepts a translation; no word is right for another's meaning."""
-    masks = module("flags_masks")
+    masks = checks_module("flags_masks")
     words = [word for _, words in masks.ROWS for word in words]
     assert {0x20, 0xD0, 0xD2, 0x50, 0x10, 0x1} < set(words)
     for word in words:
@@ -365,7 +360,7 @@ WHY_WRONG: list[tuple[str, Callable[..., Any], str]] = [
 
 def test_the_recorded_reports_say_what_the_lesson_says() -> None:
     """The judge is the engine's zone test on the numbers of the report; the storyboard worked them out by hand."""
-    reports = module("flags_reports")
+    reports = checks_module("flags_reports")
     assert reports.true_why(reports.recorded("order0_atomic")) == [
         ("DMA32", "amount", 76, 78), ("DMA", "amount", 74, 75),
     ]  # fmt: skip
@@ -376,7 +371,7 @@ def test_the_recorded_reports_say_what_the_lesson_says() -> None:
 
 def test_the_engines_reports_say_what_its_tests_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the judge finds in a report is what the zones said in the very call that failed."""
-    reports = module("flags_reports")
+    reports = checks_module("flags_reports")
     said = []
 
     def note(self: Machine) -> str:
@@ -401,14 +396,14 @@ def test_the_engines_reports_say_what_its_tests_said(monkeypatch: pytest.MonkeyP
 
 
 def test_a_zone_that_would_do_is_not_to_be_named() -> None:
-    reports = module("flags_reports")
+    reports = checks_module("flags_reports")
     text = reports.recorded("order0_atomic").replace("DMA32 free:304kB", "DMA32 free:3040kB")
     assert reports.true_why(text) == [("DMA", "amount", 74, 75)]
     assert "Zone DMA32 would do: 760 > 270" in reports._fault(text, [("DMA32", "amount", 760, 78)])
 
 
 def test_a_block_counts_if_the_mask_may_take_it() -> None:
-    reports = module("flags_reports")
+    reports = checks_module("flags_reports")
     small = reports.recorded("order10_atomic").replace("order:10", "order:3")
     assert reports.true_why(small) == []
     reserved = re.sub(r"\((?:U|M|UM|UME)\)", "(H)", small)
@@ -453,7 +448,7 @@ def test_the_best_cure(lesson: Lesson, given: str, right: bool, reason: str) -> 
 
 
 def test_the_cures_are_tried_out() -> None:
-    reports = module("flags_reports")
+    reports = checks_module("flags_reports")
     assert reports.cures() == ["reserve", "ahead"]
     assert 0 < reports.burst()[0] < reports.BURST
     assert reports.burst("nofail")[0] == reports.burst()[0]

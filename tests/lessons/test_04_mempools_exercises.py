@@ -6,9 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import pools_debug
-import pools_rules
-import pools_tasks
 import pytest
 
 from kmemlab import (
@@ -22,8 +19,10 @@ from kmemlab import (
 )
 from kmemlab_widgets.checking import run_checks
 from kmemlab_widgets.lesson import Lesson
-from tests.lessons.machines import CHECKS, Containing
+from tests.lessons.machines import CHECKS, checks_module
 from tests.lessons.sheet import Exercises
+
+pools_debug, pools_rules, pools_tasks = map(checks_module, ("pools_debug", "pools_rules", "pools_tasks"))
 
 Fn = Callable[..., Any]
 SLEEP, ZERO = __GFP_DIRECT_RECLAIM, __GFP_ZERO
