@@ -11,7 +11,7 @@ from typing import Any
 from kmemlab import GFP_NOIO, GFP_NOWAIT, NULL, Completion, Machine, MemPool
 from kmemlab.kthread import TaskCalls
 from kmemlab_widgets.questions import Check, CheckResult, ExerciseSpec, fail
-from pools_machines import Books, Illegal, Parts, WatchedCalls, Yields, pool_of
+from pools_machines import Books, Parts, WatchedCalls, Yields, pool_of
 
 Fn = Callable[..., Any]
 
@@ -224,10 +224,11 @@ def _culprit_fault(seed: int, answer: Any) -> str:
     if answer["waits_for"] == reported or reported in cycle:
         return f"{reported} is reported, and it only waits: it holds nothing that anybody wants. For whom does it wait?"
     if answer["waits_for"] != crisis.sync_waits_for:
-        what = " ".join(rows[reported].waits)
-        return f"{reported} waits for {what}, so for {crisis.sync_waits_for}. You say {answer['waits_for']!r}."
+        kind, what = rows[reported].waits
+        how = f"the completion of {what}" if kind == "completion" else f"{what}, which {crisis.guilty} holds"
+        return f"{reported} waits for {how}: you say {answer['waits_for']!r}."
     if answer["pool"] != crisis.name:
-        return f"{crisis.sync_waits_for} sleeps in mempool_alloc of another pool: you say {answer['pool']!r}."
+        return f"{crisis.sync_waits_for} sleeps in mempool_alloc, in another pool than {answer['pool']!r}."
     for name in sorted(map(str, cycle - set(crisis.copies))):
         if name in rows and rows[name].waits == ("pool", crisis.name):
             return f"{name} waits too, but holds no element of {crisis.name}: nobody waits for it. A victim."

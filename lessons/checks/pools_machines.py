@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
@@ -77,6 +78,12 @@ class Books:
                 f"{self.calls} calls in {self.m.now / 1000:.1f} s",
             )
 
+    def owner(self, element: Any) -> str:
+        """The task that holds an element, "" if none does. Errors: Illegal for a call that was not made."""
+        if isinstance(element, Generator):
+            raise Illegal("`k.mempool_alloc(...)` gives nothing by itself: write `yield from k.mempool_alloc(...)`.")
+        return self.held.get(element, ("", ""))[0]
+
     def holdings(self, task: str) -> list[str]:
         """The pools of which a task holds elements, one name an element."""
         return [pool for owner, pool in self.held.values() if owner == task]
@@ -102,7 +109,7 @@ class Books:
         except TypeError as error:
             if " yielded " not in str(error):
                 raise
-            return fail(str(error))
+            return fail(re.sub(r"<generator object (?:\w+\.)?(\w+) at \w+>", r"`k.\1(...)`", str(error)))
         finally:
             for body in bodies:  # a `finally` of theirs is of no interest now, and may raise
                 with suppress(Exception):
@@ -129,7 +136,9 @@ class Books:
 
     def _waits_for(self, task: Any) -> str:
         pools = {pool.wait: name for pool, name in self.names.items()}
-        return f"`{pools[task.queue]}`" if task.queue in pools else task.why.removeprefix("waits for ").partition(",")[0]
+        return (
+            f"`{pools[task.queue]}`" if task.queue in pools else task.why.removeprefix("waits for ").partition(",")[0]
+        )
 
     def _moral(self, wanted: set[str], holders: int) -> str:
         if not wanted <= {f"`{name}`" for name in self.names.values()}:
@@ -155,6 +164,9 @@ class WatchedCalls(TaskCalls):
         super().__init__(books.m)
         self.books = books
 
+    def __repr__(self) -> str:
+        return "k"
+
     def mempool_alloc(self, pool: Any, gfp_mask: int) -> Yields:
         """An element of a pool. Kernel: mempool_alloc."""
         self.books.called()
@@ -169,7 +181,7 @@ class WatchedCalls(TaskCalls):
         """Give an element back. Kernel: mempool_free."""
         if not element:
             return
-        if element not in self.books.held:
+        if not self.books.owner(element):
             raise Illegal("You gave back what nobody holds: twice the same element, or none of a pool.", f"{element!r}")
         _, name = self.books.held.pop(element)
         if name != self.books.names[pool]:

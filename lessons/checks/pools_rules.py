@@ -27,7 +27,7 @@ WAIT = "wait"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call: ``alloc`` with a mask while alloc_fn works or fails, or ``free`` of an element (its number, None: NULL).
+    """One call: ``alloc`` with a mask while alloc_fn works or fails, or ``free`` of an element (number, None: NULL).
 
     An ``alloc`` with an ``element`` has to wait, until somebody frees that one.
     """
@@ -217,7 +217,7 @@ def _alloc_fault(step: Step, want: State, got: State, waited: bool, newest: int)
         return f"{step.gfp} may not sleep: when the reserve is empty, NULL is all that is left."
     if got.element is None and want.element is not None:
         if step.element is None:
-            return "Neither the allocator nor the reserve was empty, and your pool gave nothing."
+            return "There was an element to give, and your pool gave nothing. Did free(NULL) put NULL into the reserve?"
         if waited:
             return "An element came back, and whoever was woken did not take it."
         return f"{step.gfp} may sleep: such a caller never gets NULL, it waits until somebody gives back."
@@ -283,13 +283,11 @@ def _step(pool: YourPool, number: int, step: Step, want: State) -> CheckResult |
     if got == want and waited == must_wait:
         return None
     kernel = f"step {number}, {step}: the kernel's {want}; yours {got}"
-    if step.call == "alloc":
+    if step.call == "alloc" and not got.freed:
         why = _alloc_fault(step, want, got, waited, newest)
-        if "own elements first" in why:
+        if "own elements first" in why and got.reserve != want.reserve:
             why += f" After this call your reserve is {got.reserve}, the real one {want.reserve}."
         return fail(why, kernel)
-    if step.element is None:
-        return fail("free(NULL) does nothing.", kernel)
     return fail(_free_fault(want, got, pool.min_nr), kernel)
 
 

@@ -53,7 +53,7 @@ def pool(slip: str = "") -> Fn:
             if slip == "2.6.11" and gfp & SLEEP and len(reserve) <= n // 2 and (element := alloc_fn(gfp)):
                 return element
             if reserve:
-                return reserve[0] if slip == "twice" else reserve.pop(0 if slip == "queue" else -1)
+                return reserve[-1] if slip == "twice" else reserve.pop(0 if slip == "queue" else -1)
             if not gfp & SLEEP and slip != "all wait":
                 return NULL
             if slip == "no hard try":
@@ -160,6 +160,8 @@ def give_back(pause: int, first: int = GFP_NOIO) -> Fn:
     def copy(k: Any, pools: Any) -> Any:
         while True:
             src = yield from k.mempool_alloc(pools.both, first)
+            if src and first != GFP_NOWAIT:
+                yield from pools.read(k, src)
             dst = yield from k.mempool_alloc(pools.both, GFP_NOWAIT)
             if src and dst:
                 break
@@ -255,12 +257,12 @@ def mixed_up(k: Any, pools: Any) -> Any:
 
 
 def freed_early(k: Any, pools: Any) -> Any:
-    src = yield from k.mempool_alloc(pools.both, GFP_NOIO)
+    src = yield from k.mempool_alloc(pools.src, GFP_NOIO)
     yield from pools.read(k, src)
-    k.mempool_free(src, pools.both)
-    dst = yield from k.mempool_alloc(pools.both, GFP_NOIO)
+    k.mempool_free(src, pools.src)
+    dst = yield from k.mempool_alloc(pools.dst, GFP_NOIO)
     yield from pools.write(k, src, dst)
-    k.mempool_free(dst, pools.both)
+    k.mempool_free(dst, pools.dst)
 
 
 def one_buffer(k: Any, pools: Any) -> Any:
@@ -280,6 +282,11 @@ def lock_kept(k: Any, pools: Any) -> Any:
     if not k.mutex_is_locked("copy"):
         yield from k.mutex_lock("copy")
     yield from pair(k, pools)
+
+
+def forgotten(k: Any, pools: Any) -> Any:
+    src = k.mempool_alloc(pools.both, GFP_NOIO)
+    yield from pools.read(k, src)
 
 
 def from_forgotten(k: Any, pools: Any) -> Any:
@@ -449,104 +456,104 @@ def cleared_by_force(k: Any, pool: Any) -> Any:
 seen: set[int] = set()
 
 
+GOOD: list[tuple[str, Fn]] = (
+    [("make_pool", pool()), ("make_pool", pool_with_deque)]
+    + [("safe_min_nr", lambda tasks, each: tasks * (each - 1) + 1), ("safe_min_nr", by_simulation)]
+    + [("copy", fn) for fn in (two("src", "dst"), two("dst", "src"), pair, one_at_a_time, whole_copy_locked)]
+    + [("copy", give_back(7)), ("copy", give_back(2)), ("copy", give_back(10, GFP_NOWAIT))]
+    + [("rx", receive(GFP_ATOMIC)), ("rx", receive(GFP_NOWAIT)), ("rx", deferred)]
+    + [("culprit", follow(fix)) for fix in (None, "two pools", "at once", "mutex", "give back", 40)]
+    + [("design", plan(kind, 300, n)) for kind, n in (("slab", 1), ("slab", 32), ("kmalloc", 8), ("slab", 40))]
+    + [("design", plan("page", 4096, 16))]
+    + [("get_request", fn) for fn in (request(), request(GFP_NOIO | ZERO), with_memset, with_put())]
+)
+BAD: list[tuple[str, Fn, str]] = [
+    ("make_pool", pool("reserve first"), "always. After this call your reserve is 3, the real one 4."),
+    ("make_pool", pool("queue"), "Your pool gave element 0, the real one 3: the reserve is a stack."),
+    ("make_pool", pool("to the system"), "the reserve stays at 0 for ever: below min_nr the pool keeps"),
+    ("make_pool", pool("to the reserve"), "5 elements in a pool of 4: when the reserve is full"),
+    ("make_pool", pool("none waits"), "GFP_KERNEL may sleep: such a caller never gets NULL"),
+    ("make_pool", pool("all wait"), "GFP_ATOMIC may not sleep: when the reserve is empty, NULL"),
+    ("make_pool", pool("hard first"), "The first try must not wait"),
+    ("make_pool", pool("no hard try"), "Before a caller sleeps, alloc_fn is asked once more"),
+    ("make_pool", pool("2.6.11"), "6.1 does not insist"),
+    ("make_pool", pool("lazy"), "A new pool has 0 elements in reserve, the real one 4"),
+    ("make_pool", pool("NULL"), "Did free(NULL) put NULL into the reserve?"),
+    ("make_pool", pool("twice"), "alloc returned element 3, which is out already."),
+    ("make_pool", pool("three"), "Return two functions: alloc, free."),
+    ("make_pool", lambda n, a, f: ((lambda gfp: 7), [a(0) for _ in range(n)].append), "alloc returned 7: no element."),
+    ("safe_min_nr", lambda tasks, each: each, "enough for one task. Here 2 tasks share it"),
+    ("safe_min_nr", lambda tasks, each: tasks, "2 tasks hold one each, and all wait"),
+    ("safe_min_nr", lambda tasks, each: tasks * each, "Safe, but 3 elements more than needed are locked away."),
+    ("safe_min_nr", lambda tasks, each: tasks + each - 1, "Here 4 tasks can hold 2 each: that is 8, and you have 6."),
+    ("safe_min_nr", lambda tasks, each: tasks * (each - 1), "Everybody can hold all but one"),
+    ("safe_min_nr", lambda tasks, each: 7, "Safe, but 4 elements more"),
+    ("safe_min_nr", lambda tasks, each: 5 * (tasks > 4) + 3, "With min_nr 3 some timing stops"),
+    ("safe_min_nr", lambda tasks, each: -1, "is a number of elements, not -1"),
+    ("copy", two("both", "both"), "copy-1 holds 1 of `both` and waits for `both`. 2 tasks hold one"),
+    ("copy", order_by_number, "A cycle. Take from the two pools in one order in all tasks."),
+    ("copy", two("both", "both", GFP_NOWAIT), "The disk was given NULL"),
+    ("copy", given_up, "copied nothing, and nobody knows: its data is lost."),
+    ("copy", resized, "21 buffers set aside for 20 tasks: 2 were allowed"),
+    ("copy", all_pools, "4 buffers set aside for 2 tasks: 2 were allowed"),
+    ("copy", busy, "It goes round and round"),
+    ("copy", give_back(0, GFP_NOWAIT), "It goes round and round"),
+    ("copy", endless, "did not end within"),
+    ("copy", locked_between, "It keeps its element while it sleeps for the mutex"),
+    ("copy", leak, "copy-0 has ended and kept an element"),
+    ("copy", freed_twice, "You gave back what nobody holds"),
+    ("copy", mixed_up, "An element of src was put into dst."),
+    ("copy", freed_early, "The disk uses a buffer that the task does not hold"),
+    ("copy", one_buffer, "A copy needs two buffers, and these are one."),
+    ("copy", unread, "The source does not hold this task's data: read first."),
+    ("copy", lock_kept, "All have ended, and a mutex is still held."),
+    ("copy", forgotten, "`k.mempool_alloc(...)` gives nothing by itself"),
+    ("copy", from_forgotten, "task copy-0 yielded `k.mempool_alloc(...)`: write `yield from k.NAME(...)`"),
+    ("copy", lambda k, pools: None, "There is no `yield` in it"),
+    ("rx", receive(GFP_KERNEL), "A softirq may not sleep, and the mask has the sleep bit"),
+    ("rx", receive(GFP_ATOMIC, test=False), "NULL was used as if it were a buffer."),
+    ("rx", delivered_null, "deliver got NULL: the stack would read at address 0."),
+    ("rx", spare, "1 buffer never came back: the pool is smaller by as many"),
+    ("rx", receive(GFP_ATOMIC, 0), "18 packets are lost, and no count says so."),
+    ("rx", receive(GFP_ATOMIC, 2), "More was counted than has come"),
+    ("rx", always_dropped, "18 packets were dropped though the pool had something"),
+    ("rx", written_late, "The buffer was delivered without its packet: write first."),
+    ("rx", freed_after, "The stack still reads this buffer"),
+    ("rx", own_memory, "deliver wants a buffer from the pool"),
+    ("culprit", follow(slip="reported"), "sync is reported, and it only waits"),
+    ("culprit", follow(slip="worker"), "sync waits for the completion of scrub-2: you say 'flush-0'."),
+    ("culprit", follow(slip="pool"), "sleeps in mempool_alloc, in another pool than 'bio'."),
+    ("culprit", follow(slip="victims"), "holds no element of raid: nobody waits for it. A victim."),
+    ("culprit", follow(slip="stranger"), "it is no part of the cycle"),
+    ("culprit", follow(slip="one"), "too holds an element of raid and waits for another one."),
+    ("culprit", follow("timeout"), "A longer hung_task_timeout hides the report."),
+    ("culprit", follow("memory"), "When memory returns, alloc_fn succeeds and this hang ends"),
+    ("culprit", follow(slip="too small"), "With min_nr 4 they stop again"),
+    ("culprit", follow("reboot"), "`fix` is a new min_nr or one of 'two pools'"),
+    ("culprit", follow(slip="cycle"), "`cycle` is a list of the names of tasks, not 3."),
+    ("culprit", follow(slip="key"), "Return a dict with waits_for, pool, cycle and fix."),
+    ("design", plan("slab", 300, 0), "A write waited until memory came back: this pool promises nothing."),
+    ("design", plan("slab", 256, 8), "it would be written past the end of an element of 256."),
+    ("design", plan("slab", 300, 1000), "64 elements are as fast: 284,544 bytes are locked away for nothing."),
+    ("design", plan("vmalloc", 300, 8), "A design has `kind`"),
+    ("design", plan("slab", 300, 8, note=""), "A design has `kind`"),
+    ("design", plan("slab", 300, -1), "`min_nr` a number of elements up to"),
+    ("get_request", request(GFP_NOIO | ZERO, 0), "__GFP_ZERO goes to alloc_fn."),
+    ("get_request", request(clear=0), "holds the bytes of its last user: the reserve is not cleared."),
+    ("get_request", with_put(only_ok=True), "on that way back nobody clears. One path forgets."),
+    ("get_request", with_put(free=False), "`put` was called, and the request is still out."),
+    ("get_request", request(clear=32), "Only a part of the 64 bytes was cleared."),
+    ("get_request", request(GFP_ATOMIC, 0), "The write got NULL."),
+    ("get_request", own_request, "This request is not from the pool."),
+    ("get_request", cleared_by_force, "Somebody wrote into a request that is in use."),
+    ("get_request", lambda k, pool: NULL, "There is no `yield` in it"),
+]  # fmt: skip
+
+
 class TestExercises(Exercises):
     """All the ways that the storyboard lists, and some more."""
 
-    LESSON = "04_mempools"
-    GOOD = (
-        [("make_pool", pool()), ("make_pool", pool_with_deque)]
-        + [("safe_min_nr", lambda tasks, each: tasks * (each - 1) + 1), ("safe_min_nr", by_simulation)]
-        + [("copy", fn) for fn in (two("src", "dst"), two("dst", "src"), pair, one_at_a_time, whole_copy_locked)]
-        + [("copy", give_back(7)), ("copy", give_back(2)), ("copy", give_back(10, GFP_NOWAIT))]
-        + [("rx", receive(GFP_ATOMIC)), ("rx", receive(GFP_NOWAIT)), ("rx", deferred)]
-        + [("culprit", follow(fix)) for fix in (None, "two pools", "at once", "mutex", "give back", 40)]
-        + [("design", plan(kind, 300, n)) for kind, n in (("slab", 1), ("slab", 32), ("kmalloc", 8), ("slab", 40))]
-        + [("design", plan("page", 4096, 16))]
-        + [("get_request", fn) for fn in (request(), request(GFP_NOIO | ZERO), with_memset, with_put())]
-    )
-    BAD = [
-        ("make_pool", pool("reserve first"), "hands out its own elements first. The real one asks the allocator first, "
-         "always. After this call your reserve is 3, the real one 4."),
-        ("make_pool", pool("queue"), "Your pool gave element 0, the real one 3: the reserve is a stack."),
-        ("make_pool", pool("to the system"), "the reserve stays at 0 for ever: below min_nr the pool keeps"),
-        ("make_pool", pool("to the reserve"), "5 elements in a pool of 4: when the reserve is full"),
-        ("make_pool", pool("none waits"), "GFP_KERNEL may sleep: such a caller never gets NULL"),
-        ("make_pool", pool("all wait"), "GFP_ATOMIC may not sleep: when the reserve is empty, NULL"),
-        ("make_pool", pool("hard first"), "The first try must not wait"),
-        ("make_pool", pool("no hard try"), "Before a caller sleeps, alloc_fn is asked once more"),
-        ("make_pool", pool("2.6.11"), "6.1 does not insist"),
-        ("make_pool", pool("lazy"), "A new pool has 0 elements in reserve, the real one 4"),
-        ("make_pool", pool("NULL"), "free(NULL) does nothing."),
-        ("make_pool", pool("twice"), "alloc returned element 0, which is out already."),
-        ("make_pool", pool("three"), "Return two functions: alloc, free."),
-        ("make_pool", lambda n, a, f: ((lambda gfp: 7), f), "alloc returned 7: no element."),
-        ("safe_min_nr", lambda tasks, each: each, "enough for one task. Here 2 tasks share it"),
-        ("safe_min_nr", lambda tasks, each: tasks, "2 tasks hold one each, and all wait"),
-        ("safe_min_nr", lambda tasks, each: tasks * each, "Safe, but 3 elements more than needed are locked away."),
-        ("safe_min_nr", lambda tasks, each: tasks + each - 1, "Right for two elements each, by luck. Here 4 tasks can "
-         "hold 2 each: that is 8, and you have 6."),
-        ("safe_min_nr", lambda tasks, each: tasks * (each - 1), "Everybody can hold all but one"),
-        ("safe_min_nr", lambda tasks, each: 7, "Safe, but 4 elements more"),
-        ("safe_min_nr", lambda tasks, each: 5 * (tasks > 4) + 3, "With min_nr 3 some timing stops"),
-        ("safe_min_nr", lambda tasks, each: -1, "is a number of elements, not -1"),
-        ("copy", two("both", "both"), "copy-0 holds 1 of `both` and waits for `both`; copy-1 holds 1 of `both` and waits "
-         "for `both`. 2 tasks hold one element of a pool"),
-        ("copy", order_by_number, "A cycle. Take from the two pools in one order in all tasks."),
-        ("copy", two("both", "both", GFP_NOWAIT), "The disk was given NULL"),
-        ("copy", given_up, "copied nothing, and nobody knows: its data is lost."),
-        ("copy", resized, "21 buffers set aside for 20 tasks: the task said 2"),
-        ("copy", all_pools, "4 buffers set aside for 2 tasks: the task said 2"),
-        ("copy", busy, "It goes round and round"),
-        ("copy", give_back(0, GFP_NOWAIT), "did not end within"),
-        ("copy", endless, "did not end within"),
-        ("copy", locked_between, "It keeps its element while it sleeps for the mutex"),
-        ("copy", leak, "copy-0 has ended and kept an element"),
-        ("copy", freed_twice, "You gave back what nobody holds"),
-        ("copy", mixed_up, "An element of src was put into dst."),
-        ("copy", freed_early, "The disk uses a buffer that the task does not hold"),
-        ("copy", one_buffer, "A copy needs two buffers, and these are one."),
-        ("copy", unread, "The source does not hold this task's data: read first."),
-        ("copy", lock_kept, "All have ended, and a mutex is still held."),
-        ("copy", from_forgotten, "write `yield from k.NAME(...)`"),
-        ("copy", lambda k, pools: None, "There is no `yield` in it"),
-        ("rx", receive(GFP_KERNEL), "A softirq may not sleep, and the mask has the sleep bit"),
-        ("rx", receive(GFP_ATOMIC, test=False), "NULL was used as if it were a buffer."),
-        ("rx", delivered_null, "deliver got NULL: the stack would read at address 0."),
-        ("rx", spare, "1 buffer never came back: the pool is smaller by as many"),
-        ("rx", receive(GFP_ATOMIC, 0), "18 packets are lost, and no count says so."),
-        ("rx", receive(GFP_ATOMIC, 2), "More was counted than has come"),
-        ("rx", always_dropped, "18 packets were dropped though the pool had something"),
-        ("rx", written_late, "The buffer was delivered without its packet: write first."),
-        ("rx", freed_after, "The stack still reads this buffer"),
-        ("rx", own_memory, "deliver wants a buffer from the pool"),
-        ("culprit", follow(slip="reported"), "sync is reported, and it only waits"),
-        ("culprit", follow(slip="worker"), "You say 'flush-0'."),
-        ("culprit", follow(slip="pool"), "sleeps in mempool_alloc of another pool"),
-        ("culprit", follow(slip="victims"), "holds no element of raid: nobody waits for it. A victim."),
-        ("culprit", follow(slip="stranger"), "it is no part of the cycle"),
-        ("culprit", follow(slip="one"), "too holds an element of raid and waits for another one."),
-        ("culprit", follow("timeout"), "A longer hung_task_timeout hides the report."),
-        ("culprit", follow("memory"), "When memory returns, alloc_fn succeeds and this hang ends"),
-        ("culprit", follow(slip="too small"), "With min_nr 4 they stop again"),
-        ("culprit", follow("reboot"), "`fix` is a new min_nr or one of 'two pools'"),
-        ("culprit", follow(slip="cycle"), "`cycle` is a list of the names of tasks, not 3."),
-        ("culprit", follow(slip="key"), "Return a dict with waits_for, pool, cycle and fix."),
-        ("design", plan("slab", 300, 0), "A write waited until memory came back: this pool promises nothing."),
-        ("design", plan("slab", 256, 8), "it would be written past the end of an element of 256."),
-        ("design", plan("slab", 300, 1000), "64 elements are as fast: 284,544 bytes are locked away for nothing."),
-        ("design", plan("vmalloc", 300, 8), "A design has `kind`"),
-        ("design", plan("slab", 300, 8, note=""), "A design has `kind`"),
-        ("design", plan("slab", 300, -1), "`min_nr` a number of elements up to"),
-        ("get_request", request(GFP_NOIO | ZERO, 0), "__GFP_ZERO goes to alloc_fn."),
-        ("get_request", request(clear=0), "holds the bytes of its last user: the reserve is not cleared."),
-        ("get_request", with_put(only_ok=True), "on that way back nobody clears. One path forgets."),
-        ("get_request", with_put(free=False), "`put` was called, and the request is still out."),
-        ("get_request", request(clear=32), "Only a part of the 64 bytes was cleared."),
-        ("get_request", request(GFP_ATOMIC, 0), "The write got NULL."),
-        ("get_request", own_request, "This request is not from the pool."),
-        ("get_request", cleared_by_force, "Somebody wrote into a request that is in use."),
-        ("get_request", lambda k, pool: NULL, "There is no `yield` in it"),
-    ]  # fmt: skip
+    LESSON, GOOD, BAD = "04_mempools", GOOD, BAD
 
 
 # --- what passes may still be remarked on, and what the checks take for true ---------------------------------------
