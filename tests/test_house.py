@@ -43,6 +43,7 @@ FLOORS: dict[str, float] = {
     "size_classes": 1,
     "context": 1,
     "reclaim_events": 0.5,
+    "task_events": 0.5,
     "fair": 1,
     "wait": 1,
     "sched": 1.5,
