@@ -181,7 +181,7 @@ class SchedMachine:
             answer = None
             if isinstance(wish, Sleep):
                 schedule_check(self)
-                self._sleep_here(wish.ms, "waits in a slow path")
+                self._sleep_here(wish.ms, "sleeps in a slow path")
             elif isinstance(wish, Wait):
                 self._wait(wish)
             elif isinstance(wish, WaitOn):

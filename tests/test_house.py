@@ -96,6 +96,7 @@ FLOORS: dict[str, float] = {
     "twin": 9.7,
     "probe": 10.5,
     "watermarks": 10.5,
+    "task_watch": 10.5,
     "log": 9.3,
     "slab_machine": 9.5,
     "workload": 9.6,
