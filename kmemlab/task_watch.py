@@ -109,7 +109,7 @@ class PoolWatch(Observer):
         self.steps: deque[PoolStep] = deque(maxlen=MOST_STEPS)
         self.held: dict[str, str] = {}  # element -> who has it
         self.waits: dict[str, float] = {}  # who waits for an element -> since when
-        self.count = 0
+        self.count = self.named = 0
 
     def start(self) -> None:
         """The reserve as it is now; what happened unseen is not guessed."""
@@ -147,7 +147,11 @@ class PoolWatch(Observer):
     def _name(self, element: Any) -> str:
         if isinstance(element, str):
             return element
-        return self.names.setdefault(_key(element), f"e{len(self.names)}")
+        key = _key(element)
+        if key not in self.names:
+            self.names[key] = f"e{self.named}"
+            self.named += 1
+        return self.names[key]
 
     def run(self) -> PoolRun:
         """What was seen so far, and who holds or waits at this moment."""
@@ -217,7 +221,7 @@ class TaskRun:
 
 
 class TaskWatch(Observer):
-    """Keeps what all tasks do from ``begin()`` on, the last 500 moments. Moments in which nobody got further are one."""
+    """Keeps what all tasks do from ``begin()`` on: 500 moments. Many in which nobody got further are one."""
 
     def __init__(self, m: Machine) -> None:
         super().__init__(m)

@@ -10,7 +10,7 @@ from kmemlab.gfp import show_gfp_flags
 from kmemlab.task_watch import PoolRun, PoolStep
 from kmemlab_widgets.mempoolgauge_words import headline, names_of, now_lines, phase, second_line, sentence
 from kmemlab_widgets.steps import Grid
-from kmemlab_widgets.svg import Svg, fit, text_width
+from kmemlab_widgets.svg import Svg, fit, shortened, text_width
 from kmemlab_widgets.theme import number
 
 __all__ = ["ACROSS", "draw"]
@@ -56,13 +56,6 @@ class _Columns:
         """What a row shows."""
         self.svg.text(self.x - 8, y, words, px=11, anchor="end", fill="ink2" if side else "ink", bold=not side)
 
-    def short(self, words: str, px: float = 11, *, bold: bool = False) -> str:
-        """As much of a word as a column holds."""
-        room = self.step - 6
-        while len(words) > 2 and text_width(words, px, bold=bold) > room:
-            words = f"{words.removesuffix('…')[:-1]}…"
-        return words
-
     def runs(self, values: Sequence[str]) -> Iterator[tuple[str, float, float]]:
         """Neighbours with the same value: (value, left, width)."""
         for value, group in groupby(enumerate(values), key=itemgetter(1)):
@@ -98,7 +91,9 @@ class _Columns:
                 if row < len(names):
                     self.svg.rect(x, at, self.step - 4, SLOT - 2, "free", stroke="freeln")
                     middle = x + self.step / 2 - 2
-                    self.svg.text(middle, at + 14, self.short(names[row]), px=11, fill="onfree", anchor="middle")
+                    self.svg.text(
+                        middle, at + 14, shortened(names[row], self.step - 2), px=11, fill="onfree", anchor="middle"
+                    )
                 else:
                     self.svg.rect(x, at, self.step - 4, SLOT - 2, stroke="line", dash="2 2")
         return bottom
@@ -112,11 +107,9 @@ class _Columns:
             middle = self.x + (i + 0.5) * self.step
             if step.call == "alloc":
                 words, token = (f"✓ {step.element}", "ok") if step.element else ("✕ NULL", "bad")
-                self.svg.text(
-                    middle, y + 48, self.short(words, bold=True), px=11, fill=token, bold=True, anchor="middle"
-                )
+                self.svg.text(middle, y + 48, shortened(words, self.step - 2), px=11, fill=token, anchor="middle")
             elif step.element:
-                self.svg.text(middle, y + 48, self.short(step.element), px=11, anchor="middle")
+                self.svg.text(middle, y + 48, shortened(step.element, self.step - 2), px=11, anchor="middle")
         self._merged(y + 72, "from / to", [_place(step) for step in self.steps])
         self.label(y + 96, "asleep, ms")
         for i, step in enumerate(self.steps):
@@ -124,23 +117,23 @@ class _Columns:
                 x = self.x + i * self.step + 2
                 self.svg.rect(x, y + 82, self.step - 4, 20, "waitbg")
                 self.svg.rect(x, y + 82, 4, 20, "wait")
-                words = self.short(number(round(step.slept)))
+                words = shortened(number(round(step.slept)), self.step - 2)
                 self.svg.text(x + self.step / 2, y + 96, words, px=11, fill="wait", anchor="middle")
         if len(set(names)) < 2:
             return y + 108
-        self._merged(y + 120, "task", [self.short(names[step.task]) for step in self.steps])
+        self._merged(y + 120, "task", [names[step.task] for step in self.steps])
         return y + 132
 
     def _merged(self, y: float, label: str, values: Sequence[str], *, rule: bool = True) -> None:
         self.label(y, label)
         for value, x, width in self.runs(values):
-            self.svg.text(x + width / 2, y, value, px=11, anchor="middle")
+            self.svg.text(x + width / 2, y, shortened(value, width - 2), px=11, anchor="middle")
             if value and width > self.step and rule:
                 self.svg.line(x + 4, y + 6, x + width - 4, y + 6, "rule")
 
     def _call(self, step: PoolStep) -> str:
         if step.call != "alloc":
-            return self.short(step.call)
+            return step.call
         words = show_gfp_flags(step.gfp).removeprefix("GFP_")
         return words if text_width(words, 11) < self.step + 2 else f"{step.gfp:#x}"
 

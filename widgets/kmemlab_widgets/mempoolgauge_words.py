@@ -67,7 +67,7 @@ def second_line(run: PoolRun, first: int, last: int) -> str:
     """Which pool, which steps, which machine."""
     steps = f"steps {run.steps[first].n} to {run.steps[last].n} of {number(run.steps[-1].n)}"
     where = run.recorded or f"simulated machine {run.label}, {ms(run.now)} since it was made"
-    return f"min_nr {run.steps[-1].min_nr} · {steps} · {where}"
+    return f"min_nr {run.steps[last].min_nr} · {steps} · {where}"
 
 
 def phase(step: PoolStep) -> str:
@@ -98,7 +98,9 @@ def sentence(steps: Sequence[PoolStep], at: int) -> str:
         )
     if step.call == "destroy":
         gone = len(before.reserve) if before else 0
-        return f"mempool_destroy(pool): {plural(gone, 'element')} of the reserve went to free_fn. Nobody counts the rest."
+        return (
+            f"mempool_destroy(pool): {plural(gone, 'element')} of the reserve went to free_fn. Nobody counts the rest."
+        )
     if step.call == "create":
         return f"mempool_create(min_nr = {step.min_nr}): alloc_fn was asked {_times(step.tries)} with {step.mask:#x}."
     return f"Here the panel began to look: {kept} elements in reserve."
@@ -113,14 +115,14 @@ def _served(step: PoolStep, kept: str) -> str:
     if step.slept and step.element:
         what = f"then alloc_fn gave {step.element}" if step.place == "alloc_fn" else f"then it took {step.element}"
         return (
-            f"alloc_fn said no and the reserve was empty, so the caller slept on pool->wait for {ms(step.slept)}; {what}. "
+            f"alloc_fn said no and the reserve was empty, so the caller slept on pool->wait, {ms(step.slept)}; {what}. "
             f"In all {asked}."
         )
     if step.place == "alloc_fn":
         soft = "at the first, soft try" if step.tries == 1 else f"at try {step.tries}"
         return f"alloc_fn gave {step.element} {soft} (mask {step.mask:#x}). The reserve was not touched: {kept}."
     if step.place == "reserve":
-        return f"alloc_fn said no (mask {step.mask:#x}), so {step.element}, the top of the reserve, is given. Left: {kept}."
+        return f"alloc_fn said no (mask {step.mask:#x}), so the top of the reserve goes: {step.element}. Left: {kept}."
     return f"alloc_fn said no (mask {step.mask:#x}), the reserve is empty, and this mask may not sleep: NULL."
 
 
@@ -191,5 +193,16 @@ def _step(n: int, words: str, state: Mapping[str, Any], before: Mapping[str, Any
     tries = state["alloc_calls"] - before["alloc_calls"]
     reserve = tuple(f"e{each}" for each in state["reserve"])
     return PoolStep(
-        n, call, "", int(mask), element, place, reserve, state["min_nr"], tries, state["last_gfp"] if tries else 0, 0.0, 0.0
+        n,
+        call,
+        "",
+        int(mask),
+        element,
+        place,
+        reserve,
+        state["min_nr"],
+        tries,
+        state["last_gfp"] if tries else 0,
+        0.0,
+        0.0,
     )
