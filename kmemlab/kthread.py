@@ -165,7 +165,7 @@ class KthreadMachine:
         schedule_check(self)
         if isinstance(wish, Sleep):
             task.wake_at, task.why, task.since = self.now + wish.ms, "sleeps", self.now
-            self.tell(task, "sleeps", f"msleep({wish.ms:g})")
+            self.tell(task, "sleeps", f"msleep({wish.ms:.9g})")
         elif isinstance(wish, WaitOn):
             self.fall_asleep(task, wish)
         else:

@@ -104,7 +104,7 @@ class SchedMachine:
     def msleep(self: Any, ms: float) -> None:
         """Sleep. Time passes, timers and kswapd run. Kernel: msleep, kernel/time/timer.c."""
         schedule_check(self)
-        self._sleep_here(ms, f"msleep({ms:g})")
+        self._sleep_here(ms, f"msleep({ms:.9g})")
 
     def _sleep_here(self: Any, ms: float, why: str) -> None:
         """Whoever runs sleeps in the middle of a call."""

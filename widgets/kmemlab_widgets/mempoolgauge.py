@@ -49,6 +49,8 @@ class MempoolGauge(Steps):
     @traitlets.observe("alloc_fn_fails")
     def _break(self, change: Any) -> None:
         """Stand between the pool and its alloc_fn, from the first time that it shall fail."""
+        if self.watch:
+            self.watch.m.news()  # who tried in vain may try again
         if self.watch and change.new and not self._between:
             self._between = True
             asked = self.watch.pool.alloc

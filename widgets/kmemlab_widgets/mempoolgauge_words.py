@@ -178,6 +178,8 @@ def run_of_steps(source: Any) -> PoolRun:
                 steps[-1] = steps[-1]._replace(slept=float(state["ms"]))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise ValueError(f"recorded pool, step {len(steps)}: {row!r:.80} ({error!r:.60})") from None
+    if not steps:
+        raise ValueError("a recorded pool: none of its steps has a state of a pool (elem, min_nr, reserve, ...)")
     return PoolRun("", tuple(steps), recorded=badge(source.get("meta") or {}))
 
 
