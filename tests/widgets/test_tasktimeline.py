@@ -62,9 +62,11 @@ def test_a_herd_in_words() -> None:
     assert data["head"] == "All 4 tasks have ended: the last at 330 ms"
     assert data["says"]["1"] == [
         "300 ms",
-        "giver wakes by itself, runs, gives an element to reserve, wakes W2, W1 and W0 and ends; "
-        "W2 runs, gets an element from reserve and sleeps in msleep(10); W1 runs and waits in mempool_alloc; "
-        "W0 runs and waits in mempool_alloc.",
+        (
+            "giver wakes by itself, runs, gives an element to reserve, wakes W2, W1 and W0 and ends; "
+            "W2 runs, gets an element from reserve and sleeps in msleep(10); W1 runs and waits in mempool_alloc; "
+            "W0 runs and waits in mempool_alloc."
+        ),
     ]
     assert data["what"] == "moment"
     assert not data["badge"]
