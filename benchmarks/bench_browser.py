@@ -2,8 +2,8 @@
 
 From a key on a slider to the changed picture, over 100 moves: a slider whose callback calls the kernel's functions
 while a map of 65,536 pages follows, another one while Watermarks follows with a long curve; the sliders of OrderSlider
-and SizeClasses; N on a SlabView of 63 slabs; a bit of FlagPicker; a report pasted into Dmesg. Then a film of 240
-moments on the map, and how much memory a lesson's kernel takes.
+and SizeClasses; N on a SlabView of 63 slabs; a bit of FlagPicker; a step of MempoolGauge; a report pasted
+into Dmesg. Then a film of 240 moments on the map, and how much memory a lesson's kernel takes.
 """
 
 from __future__ import annotations
@@ -88,6 +88,11 @@ ipywidgets.VBox([asker, marks])
 """,
     "FlagPicker(GFP_KERNEL)",
     """
+from kmemlab_widgets import MempoolGauge
+
+MempoolGauge("mempool")
+""",
+    """
 failed = Machine("linux-6.1", memory="64M")
 while failed.alloc_pages(0x820, 10):
     pass
@@ -125,6 +130,10 @@ ASK = key(".noUi-handle", "Right").replace("querySelector('.noUi-handle')", "que
 ARROWS = "window.n = (window.n ?? 0) + 1;" + key(".kml-watermarks .said", "Home").replace(
     "'Home'", "window.n % 2 ? 'Home' : 'End'"
 )
+STEP = (
+    "const s = document.querySelector('.kml-steps input[type=range]'); s.value = (Number(s.value) + 1) % 16;"
+    "s.dispatchEvent(new Event('input', {bubbles: true}))"
+)
 PASTE = (  # another text each time: nothing is sent for the same one
     "window.n = (window.n ?? 0) + 1; const text = document.querySelector('.kml-dmesg textarea');"
     "text.value = window.report + '\\n.'.repeat(window.n % 2);"
@@ -141,6 +150,7 @@ PRESSES = (
     ("arrow key on Watermarks", ARROWS, ".kml-watermarks .said"),
     ("FlagPicker: a bit is ticked", "document.querySelector('.kml-flagpicker input[type=checkbox]').click()",
      ".kml-flagpicker .mode"),
+    ("MempoolGauge: a step", STEP, ".kml-steps .said"),
     ("Dmesg: a failure report is pasted", PASTE, ".kml-dmesg .log"),
 )  # fmt: skip
 # Presses a key and waits for the next change of the part named, without the screen's own refresh; milliseconds.

@@ -12,16 +12,18 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 import kmemlab_widgets
-from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
+from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_KERNEL, NULL, Machine
 from kmemlab_widgets import (
     Dmesg,
     FlagPicker,
     FreeLists,
     Lesson,
+    MempoolGauge,
     OrderSlider,
     RequestPath,
     SizeClasses,
     SlabView,
+    TaskTimeline,
     Watermarks,
     ZoneMap,
 )
@@ -85,6 +87,25 @@ def watermarks(*, beside: bool) -> Any:
     return panel
 
 
+def pool(kind: type[Any]) -> Any:
+    """Two tasks that wait for each other: a panel of their pool, or of them."""
+    m = Machine("linux-6.1", memory="64M")
+    mine = m.mempool_create_kmalloc_pool(2, 100)
+    mine.alloc = lambda gfp, data: NULL
+    panel = kind(m, mine) if kind is MempoolGauge else kind(m)
+
+    def copy(k: Any) -> Any:
+        for _ in range(2):
+            yield from k.mempool_alloc(mine, GFP_KERNEL)
+            yield from k.msleep(1)
+
+    m.spawn(copy, "copy-1")
+    m.spawn(copy, "copy-2")
+    m.run(until=60_000)
+    panel.refresh()
+    return panel
+
+
 CASES: dict[str, list[Callable[[], Any]]] = {
     "Dmesg": [lambda: Dmesg(machine()), lambda: Dmesg(REPORT.read_text(encoding="utf-8"))],
     "ZoneMap": [lambda: ZoneMap(machine()), lambda: ZoneMap(Machine("linux-6.1", memory="4T"))],
@@ -98,6 +119,8 @@ CASES: dict[str, list[Callable[[], Any]]] = {
     "RequestPath": [lambda: RequestPath(machine())],
     "SizeClasses": [lambda: SizeClasses(size=520), lambda: SizeClasses(size=5 << 20, kernel="linux-2.6.11")],
     "SlabView": [lambda: slabs(""), lambda: slabs("slub_debug=FZPU")],
+    "MempoolGauge": [lambda: MempoolGauge("mempool"), lambda: pool(MempoolGauge)],
+    "TaskTimeline": [lambda: pool(TaskTimeline), lambda: TaskTimeline(machine())],
     "Watermarks": [lambda: watermarks(beside=False), lambda: watermarks(beside=True)],
     "Predict": [lambda: predict(answered=False), lambda: predict(answered=True)],
     "Exercise": [lambda: exercise(tried=True)],

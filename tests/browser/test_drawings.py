@@ -7,8 +7,29 @@ from typing import Any
 
 import pytest
 
-from kmemlab import __GFP_MEMALLOC, __GFP_MOVABLE, __GFP_NOWARN, GFP_ATOMIC, GFP_DMA, GFP_KERNEL, Machine
-from kmemlab_widgets import FreeLists, RequestPath, Watermarks, ZoneMap
+from kmemlab import (
+    __GFP_MEMALLOC,
+    __GFP_MOVABLE,
+    __GFP_NOWARN,
+    GFP_ATOMIC,
+    GFP_DMA,
+    GFP_KERNEL,
+    GFP_NOIO,
+    NULL,
+    Completion,
+    KernelBug,
+    Machine,
+)
+from kmemlab_widgets import (
+    FreeLists,
+    MempoolGauge,
+    RequestPath,
+    TaskTimeline,
+    Watermarks,
+    ZoneMap,
+    mempoolgauge_draw,
+    tasktimeline_draw,
+)
 from kmemlab_widgets.panel import View
 from kmemlab_widgets.svg import flat
 from kmemlab_widgets.watermarks_draw import draw
@@ -48,6 +69,7 @@ def _views() -> Iterator[tuple[str, View]]:
             yield f"{type(panel).__name__}-{name}", panel._last
 
     yield from _curves()
+    yield from _columns()
 
 
 def _curves() -> Iterator[tuple[str, View]]:
@@ -70,6 +92,61 @@ def _curves() -> Iterator[tuple[str, View]]:
             panel.refresh()
             shown = panel._shown
             yield f"Watermarks-{name}-{kind}", View("", "", draw(shown, 868), draw(shown, 358))
+
+
+def _columns() -> Iterator[tuple[str, View]]:
+    """MempoolGauge and TaskTimeline, every column chosen once: recorded, waiting, long names, long sentences."""
+    recorded = MempoolGauge("mempool")
+    busy, tasks = _busy_pool()
+    quiet = TaskTimeline(Machine("linux-6.1", memory="64M"))
+    for name, panel, draws in (
+        ("recorded", recorded, mempoolgauge_draw),
+        ("busy", busy, mempoolgauge_draw),
+        ("tasks", tasks, tasktimeline_draw),
+        ("no tasks", quiet, tasktimeline_draw),
+    ):
+        run = panel.snapshot()
+        for at in range(panel.count(run)):
+            wide, narrow = (
+                draws.draw(run, width, max(0, at - across // 2), at)[0] for width, across in draws.ACROSS.items()
+            )
+            yield f"{name}-{at}", View("", "", wide, narrow)
+
+
+def _busy_pool() -> tuple[MempoolGauge, TaskTimeline]:
+    """Many tasks with long names at one pool; some stop, some hold, some wait, one for another."""
+    m, works, made = Machine("linux-6.1", memory="64M"), [True], []
+
+    def alloc(gfp: int, data: Any) -> Any:
+        made.append(f"request-{len(made)}")
+        return made[-1] if works[0] else NULL
+
+    pool = m.mempool_create(12, alloc, lambda element, data: None, None)
+    gauge, timeline, done = MempoolGauge(m, pool), TaskTimeline(m), Completion()
+
+    def writer(k: Any, n: int) -> Any:
+        for i in range(4):
+            element = yield from k.mempool_alloc(pool, GFP_NOIO | __GFP_NOWARN if n % 2 else GFP_KERNEL)
+            yield from k.msleep(997 * (n + 1) + i)
+            if n % 3:
+                k.mempool_free(element, pool)
+        if n == 5:
+            raise KernelBug("broken")
+        yield from k.wait_for_completion(done)
+
+    for n in range(14):
+        m.spawn(lambda k, n=n: writer(k, n), f"kworker/u200:{n}")
+    m.run(until=1)
+    works[0] = False
+    while m.tasks and m.now < 100_000:
+        try:
+            m.run(until=100_000)
+        except KernelBug:
+            m.mempool_resize(pool, 3)
+    works[0] = True
+    m.mempool_resize(pool, 20)
+    m.mempool_alloc(pool, GFP_ATOMIC)
+    return gauge, timeline
 
 
 def _boosted(m: Machine) -> None:

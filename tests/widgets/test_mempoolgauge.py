@@ -230,13 +230,20 @@ def test_the_drawing(width: int) -> None:
 
 
 def test_a_large_pool_and_long_names() -> None:
-    m = Machine("linux-6.1", memory="64M")
-    pool = m.mempool_create(50, lambda gfp, data: "x" * 40 + "<b>", lambda element, data: None, None)
+    """The end of a name tells elements apart; the text twin does not list them all."""
+    m, made = Machine("linux-6.1", memory="64M"), []
+
+    def alloc(gfp: int, data: Any) -> str:
+        made.append(gfp)
+        return f"<b>request-{len(made)}"
+
+    pool = m.mempool_create(50, alloc, lambda element, data: None, None)
     panel = MempoolGauge(m, pool)
     wide = sent(panel)["svg"]["868"]
     assert ">+43<" in wide
-    assert "xxx…" in wide
+    assert "st-50<" in wide
     assert "<b>" not in panel._last.wide
+    assert "reserve 50 [..., <b>request-39, " in repr(panel)
 
 
 def test_names_of_tasks() -> None:

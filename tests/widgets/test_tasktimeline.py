@@ -62,9 +62,11 @@ def test_a_herd_in_words() -> None:
     assert data["head"] == "All 4 tasks have ended: the last at 330 ms"
     assert data["says"]["1"] == [
         "300 ms",
-        "giver wakes by itself, runs, gives an element to reserve, wakes W2, W1 and W0 and ends; "
-        "W2 runs, gets an element from reserve and sleeps in msleep(10); W1 runs and waits in mempool_alloc; "
-        "W0 runs and waits in mempool_alloc.",
+        (
+            "giver wakes by itself, runs, gives an element to reserve, wakes W2, W1 and W0 and ends; "
+            "W2 runs, gets an element from reserve and sleeps in msleep(10); W1 runs and waits in mempool_alloc; "
+            "W0 runs and waits in mempool_alloc."
+        ),
     ]
     assert data["what"] == "moment"
     assert not data["badge"]
@@ -196,7 +198,15 @@ def test_many_tasks_and_many_words() -> None:
     words = sent(panel)["says"]["1"][1]
     assert words.endswith("; and so on.")
     assert words.count(";") == MOST_CLAUSES
-    assert sent(panel)["svg"]["868"].count('font-weight="600"') == 10, "ten lanes have names"
+    wide = sent(panel)["svg"]["868"]
+    assert wide.count('font-weight="600"') == 10, "ten lanes have names"
+    assert ">and 21 tasks more<" in wide
+    m.run()
+    run = panel.snapshot()
+    last = draw(run, 868, len(run.moments) - 2)[0]
+    doing = {change.pid for moment in run.moments[-2:] for change in moment.changes}
+    names = [f"W{pid - 81}" for pid in sorted(doing)]
+    assert all(f">{name}<" in last for name in names), "who does something has a lane"
 
 
 def test_reasons() -> None:

@@ -92,7 +92,12 @@ class _Columns:
                     self.svg.rect(x, at, self.step - 4, SLOT - 2, "free", stroke="freeln")
                     middle = x + self.step / 2 - 2
                     self.svg.text(
-                        middle, at + 14, shortened(names[row], self.step - 2), px=11, fill="onfree", anchor="middle"
+                        middle,
+                        at + 14,
+                        shortened(names[row], self.step - 6, tail=True),
+                        px=11,
+                        fill="onfree",
+                        anchor="middle",
                     )
                 else:
                     self.svg.rect(x, at, self.step - 4, SLOT - 2, stroke="line", dash="2 2")
@@ -100,16 +105,17 @@ class _Columns:
 
     def rows(self, y: float, names: dict[str, str]) -> float:
         """Numbers and words below the stacks; returns the bottom."""
-        self._merged(y, "in reserve", [f"{len(step.reserve)} of {step.min_nr}" for step in self.steps], rule=False)
+        self._merged(y, "in reserve", [self._count(step) for step in self.steps], rule=False)
         self._merged(y + 24, "call", [self._call(step) for step in self.steps])
         self.label(y + 48, "element")
         for i, step in enumerate(self.steps):
             middle = self.x + (i + 0.5) * self.step
             if step.call == "alloc":
-                words, token = (f"✓ {step.element}", "ok") if step.element else ("✕ NULL", "bad")
-                self.svg.text(middle, y + 48, shortened(words, self.step - 2), px=11, fill=token, anchor="middle")
+                name = shortened(step.element, self.step - 16, tail=True)
+                words, token = (f"✓ {name}", "ok") if name else ("✕ NULL", "bad")
+                self.svg.text(middle, y + 48, words, px=11, fill=token, anchor="middle")
             elif step.element:
-                self.svg.text(middle, y + 48, shortened(step.element, self.step - 2), px=11, anchor="middle")
+                self.svg.text(middle, y + 48, shortened(step.element, self.step - 2, tail=True), px=11, anchor="middle")
         self._merged(y + 72, "from / to", [_place(step) for step in self.steps])
         self.label(y + 96, "asleep, ms")
         for i, step in enumerate(self.steps):
@@ -121,15 +127,20 @@ class _Columns:
                 self.svg.text(x + self.step / 2, y + 96, words, px=11, fill="wait", anchor="middle")
         if len(set(names)) < 2:
             return y + 108
-        self._merged(y + 120, "task", [names[step.task] for step in self.steps])
+        self._merged(y + 120, "task", [names[step.task] for step in self.steps], names=True)
         return y + 132
 
-    def _merged(self, y: float, label: str, values: Sequence[str], *, rule: bool = True) -> None:
+    def _merged(self, y: float, label: str, values: Sequence[str], *, rule: bool = True, names: bool = False) -> None:
         self.label(y, label)
         for value, x, width in self.runs(values):
-            self.svg.text(x + width / 2, y, shortened(value, width - 2), px=11, anchor="middle")
+            words = shortened(value, width - 2, tail=True) if names else value
+            self.svg.text(x + width / 2, y, words, px=11, anchor="middle")
             if value and width > self.step and rule:
                 self.svg.line(x + 4, y + 6, x + width - 4, y + 6, "rule")
+
+    def _count(self, step: PoolStep) -> str:
+        words = f"{len(step.reserve)} of {step.min_nr}"
+        return words if text_width(words, 11) < self.step - 4 else words.replace(" of ", "/")
 
     def _call(self, step: PoolStep) -> str:
         if step.call != "alloc":
@@ -141,7 +152,7 @@ class _Columns:
 def _place(step: PoolStep) -> str:
     if step.call == "alloc" and step.place == "reserve":
         return "a free" if step.slept else "reserve"
-    return "→ reserve" if step.place == "reserve" else step.place
+    return "kept" if step.call == "free" and step.place == "reserve" else step.place
 
 
 def _now(svg: Svg, run: PoolRun, y: float) -> float:

@@ -15,6 +15,9 @@ from kmemlab_widgets.zonemap_replay import badge
 __all__ = ["headline", "joined", "now_lines", "phase", "run_of_steps", "second_line", "sentence", "short_names", "twin"]
 
 
+MOST_NAMES = 12  # of the reserve, in the text twin
+
+
 def ms(value: float) -> str:
     """Milliseconds in words."""
     return f"{number(round(value))} ms"
@@ -151,7 +154,8 @@ def now_lines(run: PoolRun) -> list[str]:
 def twin(run: PoolRun, at: int) -> str:
     """The gauge as text."""
     step = run.steps[at]
-    lines = [headline(run), f"mempool min {step.min_nr}, reserve {len(step.reserve)} [{', '.join(step.reserve)}]."]
+    inside = [*(["..."] if len(step.reserve) > MOST_NAMES else []), *step.reserve[-MOST_NAMES:]]
+    lines = [headline(run), f"mempool min {step.min_nr}, reserve {len(step.reserve)} [{', '.join(inside)}]."]
     lines.append(f"Step {step.n}: {sentence(run.steps, at)}")
     return "\n".join([*lines, *(now_lines(run) or ["Nobody holds an element or waits."] * (not run.recorded))])
 

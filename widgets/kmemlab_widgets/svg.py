@@ -142,10 +142,10 @@ def text_width(words: str, px: float, *, mono: bool = False, bold: bool = False)
     return (len(words) * 0.62 - narrow * 0.27 + wide * 0.3) * px * (1.1 if bold else 1.0)
 
 
-def shortened(words: str, width: float, px: float = 11) -> str:
-    """As much of a text as ``width`` holds, with ``…`` where it was cut."""
-    while len(words) > 2 and text_width(words, px) > width:
-        words = f"{words.removesuffix('…')[:-1]}…"
+def shortened(words: str, width: float, *, tail: bool = False) -> str:
+    """As much of a text of 11 px as ``width`` holds, with ``…`` where it was cut; ``tail`` keeps the end of a name."""
+    while len(words) > 2 and text_width(words, 11) > width:
+        words = f"…{words.removeprefix('…')[1:]}" if tail else f"{words.removesuffix('…')[:-1]}…"
     return words
 
 

@@ -155,7 +155,7 @@ def draw(run: TaskRun, width: int, first: int, at: int | None = None) -> tuple[s
     step = (width - 14 - x) / max(len(moments), ACROSS[width] // 2)
     top = y + 4
     before = run.moments[first - 1].after if first else run.before
-    lanes = _seen(lanes_of(run), before, moments)
+    lanes, others = _seen(lanes_of(run), before, moments)
     y = _scale(svg, moments, x, step, top)
     places = {pid: y + 14 + LANE * n for n, pid in enumerate(lanes)}
     bottom = y + LANE * max(1, len(lanes)) + 4
@@ -165,13 +165,15 @@ def draw(run: TaskRun, width: int, first: int, at: int | None = None) -> tuple[s
         svg.text(x, y + 22, "no task has run yet", fill="ink2")
     for pid, name in lanes.items():
         middle = places[pid]
-        svg.text(x - 8, middle + 8, shortened(name, x - 24), px=11, anchor="end", bold=True)
+        svg.text(x - 8, middle + 8, shortened(name, x - 24, tail=True), px=11, anchor="end", bold=True)
         states = [before.get(pid), *(moment.after.get(pid) for moment in moments)]
         open_end = first + len(moments) == len(run.moments)
         _bars(svg, states, x, step, middle, open_end=open_end)
     for i, moment in enumerate(moments):
         _marks(svg, moment, x + (i + 0.5) * step, places, top)
-    y = _legend(svg, moments, bottom + 8)
+    if others:
+        svg.text(x, bottom + 12, f"and {plural(others, 'task')} more", px=11, fill="ink2")
+    y = _legend(svg, moments, bottom + (24 if others else 8))
     if at is not None and run.moments:
         svg.rect(x + (at - first) * step, top - 2, step, bottom - top + 2, stroke="focus", sw=2)
         when, what = sentence(run, at)
@@ -182,12 +184,12 @@ def draw(run: TaskRun, width: int, first: int, at: int | None = None) -> tuple[s
     return str(svg), Grid(x, step, top - 2, bottom)
 
 
-def _seen(names: dict[int, str], before: dict[int, Lane], moments: Sequence[Moment]) -> dict[int, str]:
-    """The tasks that are there in these moments, the latest ones if they are too many."""
-    there = {pid for pid, lane in before.items() if lane.what not in ("ended", "")}
-    there |= {change.pid for moment in moments for change in moment.changes}
-    pids = [pid for pid in names if pid in there][-MOST_LANES:]
-    return {pid: names[pid] for pid in pids}
+def _seen(names: dict[int, str], before: dict[int, Lane], moments: Sequence[Moment]) -> tuple[dict[int, str], int]:
+    """The tasks that are there in these moments, and how many more; if they are too many, those that do something."""
+    does_something = dict.fromkeys(change.pid for moment in moments for change in moment.changes)
+    others = (pid for pid, lane in before.items() if lane.what not in ("ended", ""))
+    there = list(dict.fromkeys((*does_something, *others)))
+    return {pid: name for pid, name in names.items() if pid in there[:MOST_LANES]}, len(there[MOST_LANES:])
 
 
 def _scale(svg: Svg, moments: Sequence[Moment], x: float, step: float, y: float) -> float:
