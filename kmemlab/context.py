@@ -66,6 +66,12 @@ class Context:
         return not (self.preempt_count or self.irqs_disabled or self.rcu)
 
     @property
+    def who(self) -> str:
+        """Who runs: a task as "comm/pid", "a softirq" or "a hard interrupt"."""
+        where = self.words.split(",")[0]
+        return f"{self.comm}/{self.pid}" if where == "process context" else where
+
+    @property
     def words(self) -> str:
         """The context in a few words."""
         count = self.preempt_count

@@ -136,6 +136,7 @@ class KthreadMachine:
         self.running.append(task)
         tried, task.why = task.answer is False, ""
         answer, task.answer = task.answer, None
+        self.tell(task, "runs")
         try:
             assert task.body is not None
             wish = task.body.send(answer)
@@ -143,6 +144,7 @@ class KthreadMachine:
         except BaseException as end:
             self.tasks.remove(task)
             self.news()
+            self.tell(task, "ended", "" if isinstance(end, StopIteration) else type(end).__name__)
             if not isinstance(end, StopIteration):
                 raise
             task.result = end.value
@@ -158,10 +160,12 @@ class KthreadMachine:
             self.news()
         if wish is None:
             task.wake_at = self.now + ROUND
+            self.tell(task, "gives way")
             return
         schedule_check(self)
         if isinstance(wish, Sleep):
             task.wake_at, task.why, task.since = self.now + wish.ms, "sleeps", self.now
+            self.tell(task, "sleeps", f"msleep({wish.ms:.9g})")
         elif isinstance(wish, WaitOn):
             self.fall_asleep(task, wish)
         else:

@@ -14,6 +14,7 @@ from kmemlab.null import NULL, KernelBug
 from kmemlab.page_alloc import alloc_pages
 from kmemlab.page_free import __free_pages
 from kmemlab.slab_common import kmem_cache_alloc, kmem_cache_free
+from kmemlab.task_events import LabPool
 from kmemlab.wait import WaitOn, WaitQueue
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def mempool_exit(m: Machine, pool: MemPool) -> None:
     pool.elements = None
     kfree(m, pool.array)
     pool.array = NULL
+    _tell(m, pool, "destroy")
 
 
 def mempool_create(
@@ -159,17 +161,21 @@ def mempool_resize(m: Machine, pool: MemPool, new_min_nr: int) -> int:
         pool.free(_remove_element(m, pool), pool.pool_data)
     if new_min_nr <= pool.min_nr:
         pool.min_nr = new_min_nr
+        _tell(m, pool, "resize")
         return 0
     array = kmalloc(m, new_min_nr * POINTER, GFP_KERNEL)
     if not array:
         return -ENOMEM
     kfree(m, pool.array)
     pool.array, pool.min_nr = array, new_min_nr
+    tries = 0
     while pool.curr_nr < pool.min_nr:
+        tries += 1
         element = pool.alloc(GFP_KERNEL, pool.pool_data)
         if not element:
             break
         _add_element(m, pool, element)
+    _tell(m, pool, "resize", tries=tries, mask=GFP_KERNEL)
     return 0
 
 
@@ -184,20 +190,24 @@ def alloc_from_pool(m: Machine, pool: MemPool, gfp_mask: int) -> Generator[Any, 
     if gfp_mask & ZERO and "DEBUG_VM" in m.config and m.warn_once("mempool zero"):
         m.warn("mm/mempool.c:401 mempool_alloc+0x29/0x141")
     might_alloc(m, gfp_mask)
+    asked, tries, slept = gfp_mask, 0, 0.0
     gfp_mask |= SOFTLY
     mask = gfp_mask & ~(DIRECT_RECLAIM | IO)
     while True:
-        element = pool.alloc(mask, pool.pool_data)
-        if element:
-            return element
-        if pool.elements:
-            return _remove_element(m, pool)
-        if mask != gfp_mask:
+        tries += 1
+        element, place = pool.alloc(mask, pool.pool_data), "alloc_fn"
+        if not element and pool.elements:
+            element, place = _remove_element(m, pool), "reserve"
+        if not element and mask != gfp_mask:
             mask = gfp_mask
             continue
-        if not gfp_mask & DIRECT_RECLAIM:
-            return NULL
+        if element or not gfp_mask & DIRECT_RECLAIM:
+            place = place if element else ""
+            _tell(m, pool, "alloc", element or NULL, place, gfp=asked, tries=tries, mask=mask, slept=slept)
+            return element or NULL
+        slept -= m.now
         yield WaitOn(pool.wait, RETRY_MS, f"waits in mempool_alloc, {pool.curr_nr} of {pool.min_nr} in reserve")
+        slept += m.now
 
 
 def mempool_alloc(m: Machine, pool: MemPool, gfp_mask: int) -> Any:
@@ -214,14 +224,28 @@ def mempool_free(m: Machine, element: Any, pool: MemPool) -> None:
     Kernel: mempool_free. Errors: KernelBug for a pool that was destroyed.
     """
     if not element:
+        _tell(m, pool, "free")
         return
     if pool.elements is None:
         raise KernelBug(m.oops("BUG: kernel NULL pointer dereference, address: 0000000000000000"))
     if pool.curr_nr < pool.min_nr:
         _add_element(m, pool, element)
+        _tell(m, pool, "free", element, "reserve")
         m.wake_up(pool.wait)
         return
     pool.free(element, pool.pool_data)
+    _tell(m, pool, "free", element, "free_fn")
+
+
+def _tell(
+    m: Machine, pool: MemPool, call: str, element: Any = NULL, place: str = "", *,
+    gfp: int = 0, tries: int = 0, mask: int = 0, slept: float = 0.0,
+) -> None:  # fmt: skip
+    """A call on a pool has ended."""
+    m.changes += 1
+    if m.events.subscribers:
+        who, count = m.context.who, (pool.curr_nr, pool.min_nr)
+        m.events.emit(LabPool(pool, call, who, gfp, element, place, *count, tries, mask, slept, m.now))
 
 
 def _add_element(m: Machine, pool: MemPool, element: Any) -> None:

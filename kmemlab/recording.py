@@ -88,7 +88,7 @@ def find_recording(name: str | Path) -> Path:
         *(here.parent / "tests" / "kernel" / "recordings" / kind for kind in ("buddy", "slub", "real", "reclaim")),
     ]
     for folder in folders:
-        for ending in (".json.gz", ".snap.json.gz"):
+        for ending in (".json.gz", ".snap.json.gz", ".json"):
             if (folder / f"{path.name}{ending}").is_file():
                 return folder / f"{path.name}{ending}"
     raise RecordingError(f"{name}: no such recording (a file, or a name such as 256M-a-21)")

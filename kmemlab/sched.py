@@ -16,6 +16,7 @@ from typing import Any
 
 from kmemlab.context import schedule_check
 from kmemlab.fair import TICK, KswapdTurn
+from kmemlab.task_events import LabTask
 from kmemlab.wait import RETRIES, Sleep, Task, Wait, WaitOn, WaitQueue
 
 __all__ = ["HUNG_TASK_TIMEOUT", "KSWAPD", "ROUND", "SchedMachine", "run_softirq"]
@@ -103,7 +104,15 @@ class SchedMachine:
     def msleep(self: Any, ms: float) -> None:
         """Sleep. Time passes, timers and kswapd run. Kernel: msleep, kernel/time/timer.c."""
         schedule_check(self)
+        self._sleep_here(ms, f"msleep({ms:.9g})")
+
+    def _sleep_here(self: Any, ms: float, why: str) -> None:
+        """Whoever runs sleeps in the middle of a call."""
+        task = self.running[-1]
+        self.tell(task, "sleeps", why)
         self.advance(ms)
+        self.tell(task, "woken")
+        self.tell(task, "runs")
 
     def advance(self: Any, ms: float, *, asleep: bool = True) -> None:
         """Let ``ms`` milliseconds pass: others run first (kswapd if its turn has come or the caller is asleep), then
@@ -170,7 +179,7 @@ class SchedMachine:
                     return stop.value
                 if isinstance(wish, Sleep):
                     schedule_check(self)
-                    self.advance(wish.ms)
+                    self._sleep_here(wish.ms, "sleeps in a slow path")
                 elif isinstance(wish, Wait):
                     self._wait(task, wish, deadline)
                 elif isinstance(wish, WaitOn):
@@ -182,10 +191,15 @@ class SchedMachine:
         finally:
             if task.queue is not None:
                 task.queue.tasks.remove(task)
-            task.queue, task.wake_at, task.why = None, None, ""
+                task.queue = None
+            if task.why:
+                self._on_again(task)
+            task.wake_at = None
 
     def _wait(self: Any, task: Task, wish: Wait, deadline: float) -> None:
         """A fruitless round is over: a tick passes, if anything is going to happen at all."""
+        if not task.why:
+            self.tell(task, "sleeps", wish.why)
         task.why, task.fruitless = wish.why, RETRIES
         if self.now >= deadline:
             self.give_up()
@@ -207,14 +221,27 @@ class SchedMachine:
             if self.stuck() or self.now >= deadline:
                 self.give_up()
             self.advance(max(0, self._next_due() - self.now))
+        self._on_again(task)
         task.fruitless += not task.answer
         return bool(task.answer)
+
+    def _on_again(self: Any, task: Task) -> None:
+        """A wait in the middle of a call is over."""
+        task.why = ""
+        self.tell(task, "runs")
+
+    def tell(self: Any, task: Task, what: str, why: str = "", by: str = "") -> None:
+        """A task runs, sleeps, is woken or has ended: for those who listen."""
+        self.changes += 1
+        if self.events.subscribers:
+            self.events.emit(LabTask(task.comm, task.pid, what, why, by, self.now, task.body is None))
 
     def fall_asleep(self: Any, task: Task, wish: WaitOn) -> None:
         """Put a task on a queue."""
         task.queue, task.why, task.since = wish.queue, wish.why, self.now
         task.wake_at = None if wish.ms is None else self.now + wish.ms
         wish.queue.tasks.append(task)
+        self.tell(task, "sleeps", wish.why)
 
     def wake_up(self: Any, queue: WaitQueue, *, one: bool = False) -> None:
         """Wake everybody who sleeps on a queue, the last who came first; ``one``: only the first who came.
@@ -231,6 +258,7 @@ class SchedMachine:
             task.queue.tasks.remove(task)
             task.answer = woken
         task.queue = task.wake_at = None
+        self.tell(task, "woken", by=self.context.who if woken else "")
         if task not in self.running:
             self.run_queue.append(task)
 

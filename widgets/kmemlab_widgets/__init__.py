@@ -5,10 +5,12 @@ from kmemlab_widgets.dmesg import Dmesg
 from kmemlab_widgets.flagpicker import FlagPicker
 from kmemlab_widgets.freelists import FreeLists
 from kmemlab_widgets.lesson import Lesson
+from kmemlab_widgets.mempoolgauge import MempoolGauge
 from kmemlab_widgets.orderslider import OrderSlider
 from kmemlab_widgets.requestpath import RequestPath
 from kmemlab_widgets.sizeclasses import SizeClasses
 from kmemlab_widgets.slabview import SlabView
+from kmemlab_widgets.tasktimeline import TaskTimeline
 from kmemlab_widgets.watermarks import Watermarks
 from kmemlab_widgets.zonemap import ZoneMap
 
@@ -18,11 +20,13 @@ __all__ = [
     "FlagPicker",
     "FreeLists",
     "Lesson",
+    "MempoolGauge",
     "OrderSlider",
     "Predict",
     "RequestPath",
     "SizeClasses",
     "SlabView",
+    "TaskTimeline",
     "Watermarks",
     "ZoneMap",
 ]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from kmemlab_widgets.theme import LIGHT, esc
 
-__all__ = ["SANS", "Svg", "data_uri", "fit", "flat", "text_width"]
+__all__ = ["SANS", "Svg", "data_uri", "fit", "flat", "shortened", "text_width"]
 
 _OTHER_QUOTES = str.maketrans({'"': "'", "'": '"'})
 SANS = "var(--jp-ui-font-family, system-ui), system-ui, 'DejaVu Sans', sans-serif"
@@ -140,6 +140,13 @@ def text_width(words: str, px: float, *, mono: bool = False, bold: bool = False)
     narrow = sum(c in "iljtf.,:;|'!() " for c in words)
     wide = sum(c in "mwMW@%—" for c in words)
     return (len(words) * 0.62 - narrow * 0.27 + wide * 0.3) * px * (1.1 if bold else 1.0)
+
+
+def shortened(words: str, width: float, px: float = 11) -> str:
+    """As much of a text as ``width`` holds, with ``…`` where it was cut."""
+    while len(words) > 2 and text_width(words, px) > width:
+        words = f"{words.removesuffix('…')[:-1]}…"
+    return words
 
 
 def fit(words: str, px: float, width: float, *, bold: bool = False, mono: bool = False) -> list[str]:
