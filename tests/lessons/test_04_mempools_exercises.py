@@ -55,7 +55,7 @@ def pool(slip: str = "") -> Fn:
             if reserve:
                 return reserve[-1] if slip == "twice" else reserve.pop(0 if slip == "queue" else -1)
             if not gfp & SLEEP and slip != "all wait":
-                return NULL
+                return "wait" if slip == "polite" else NULL
             if slip == "no hard try":
                 return "wait"
             return alloc_fn(gfp) or (NULL if slip == "none waits" else "wait")
@@ -474,6 +474,7 @@ BAD: list[tuple[str, Fn, str]] = [
     ("make_pool", pool("to the reserve"), "5 elements in a pool of 4: when the reserve is full"),
     ("make_pool", pool("none waits"), "GFP_KERNEL may sleep: such a caller never gets NULL"),
     ("make_pool", pool("all wait"), "GFP_ATOMIC may not sleep: when the reserve is empty, NULL"),
+    ("make_pool", pool("polite"), "GFP_ATOMIC may not sleep"),
     ("make_pool", pool("hard first"), "The first try must not wait"),
     ("make_pool", pool("no hard try"), "Before a caller sleeps, alloc_fn is asked once more"),
     ("make_pool", pool("2.6.11"), "6.1 does not insist"),
