@@ -396,7 +396,7 @@ def _others(seed: int) -> str:
 
 
 DESIGN = ExerciseSpec(
-    letter="F",
+    letter="G",
     title="Size a real one",
     task=(
         f"A disk keeps {IN_FLIGHT} requests of {BYTES} bytes in flight and needs {WRITE_MS} ms for one. Writes come in "

@@ -405,7 +405,7 @@ def _clean(memory: Callable[[int], bool]) -> Callable[[Fn], CheckResult]:
 
 
 REQUESTS = ExerciseSpec(
-    letter="G",
+    letter="F",
     title="Old tenants",
     task=(
         f"Return a request of {REQUEST} bytes from the pool, all zero, in all cases. Whoever is done calls "
