@@ -185,8 +185,12 @@ class KthreadMachine:
         waiting = [task for task in dict.fromkeys((*self.running, *self.tasks)) if task.why]
         hung = [task for task in waiting if self._hangs(task)]
         who = "; ".join(f"{task.comm}/{task.pid} {task.why}" for task in waiting)
-        text = f"{who}. No timer is set, no I/O is under way, nothing can be reclaimed: this will never end."
-        if len(hung) < len(waiting):
+        tries = len(hung) < len(waiting)
+        reclaim = ", nothing can be reclaimed" if tries else ""
+        text = f"{who}. No timer is set, no I/O is under way{reclaim}: this will never end."
+        if self._timers:
+            text = f"{who}. Timers go on, and for two minutes none of them has helped."
+        if tries:
             text += " The real kernel would go on without a word: whoever wakes and tries again is no hung task."
         if hung:
             raise HungTask("\n".join([*(self.hung_task(task) for task in hung), text]))
@@ -204,7 +208,7 @@ class KthreadMachine:
             f"INFO: task {task.comm}:{task.pid} blocked for more than {HUNG_TASK_TIMEOUT} seconds.",
             f"      {self.print_tainted()} {self.kernel.release}",
             '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.',
-            f"task:{task.comm:<16}state:D stack:0     pid:{task.pid:<5} ppid:2      flags:0x00004000",
+            f"task:{task.comm:<16}state:D stack:0     pid:{task.pid:<5} ppid:{2 if task.body else 0}      flags:0x00004000",
         ))  # fmt: skip
         self.now = max(self.now, task.since + HUNG_TASK_TIMEOUT * 1000)
         self.printk(report)
