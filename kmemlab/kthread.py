@@ -203,12 +203,12 @@ class KthreadMachine:
 
     def hung_task(self: Any, task: Task) -> str:
         """Log what the kernel says of a task that has slept for two minutes. Kernel: check_hung_task."""
-        task.reported = True
+        task.reported, parent = True, 2 if task.body else 0  # kthreadd; the notebook's own task has none
         report = "\n".join((
             f"INFO: task {task.comm}:{task.pid} blocked for more than {HUNG_TASK_TIMEOUT} seconds.",
             f"      {self.print_tainted()} {self.kernel.release}",
             '"echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.',
-            f"task:{task.comm:<16}state:D stack:0     pid:{task.pid:<5} ppid:{2 if task.body else 0}      flags:0x00004000",
+            f"task:{task.comm:<16}state:D stack:0     pid:{task.pid:<5} ppid:{parent:<6} flags:0x00004000",
         ))  # fmt: skip
         self.now = max(self.now, task.since + HUNG_TASK_TIMEOUT * 1000)
         self.printk(report)
