@@ -78,6 +78,10 @@ def test_hover_and_click(show: Callable[..., Any]) -> None:
     assert page.locator("input[type=range]").input_value() == "0"
     page.mouse.move(box["x"] + 20, y)
     assert page.locator(".said b").inner_text() == "step 0"
+    page.mouse.move(x, y)
+    assert page.locator(".said b").inner_text() == "step 10"
+    page.mouse.move(x, box["y"] + box["height"] + 30)
+    assert page.locator(".said b").inner_text() == "step 0", "the pointer has left the picture"
     page.mouse.click(x, y)
     page.mouse.move(box["x"] + 20, y)
     assert page.locator(".said b").inner_text() == "step 10"

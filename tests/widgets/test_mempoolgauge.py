@@ -185,6 +185,14 @@ def test_a_broken_pool_keeps_its_kind() -> None:
     assert "BUG: mempool element poison mismatch" in m.dmesg()
 
 
+def test_a_recording_stays_where_one_looks() -> None:
+    panel = MempoolGauge("mempool")
+    panel._told(panel, {"at": 20}, [])
+    panel.refresh()
+    assert sent(panel)["at"] == 20
+    assert sent(panel)["sub"].startswith("min_nr 5 · steps 5 to 20 of 25")
+
+
 def test_windows() -> None:
     """A column that the browser lacks is asked for; a new step is shown at once."""
     m, pool, panel = yard(1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kmemlab import GFP_DMA, GFP_HIGHUSER_MOVABLE, GFP_KERNEL, Machine, RecordingError
+from kmemlab import GFP_DMA, GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_NOIO, Machine, RecordingError
 from kmemlab.conform import conform, replay
 from kmemlab.recording import load_recording
 from kmemlab.snapshot import Snapshot
@@ -289,3 +289,22 @@ def test_conform_s_generator_tells_each_call() -> None:
         seen += 1
         assert m.calls == seen
     assert seen == len(recording.ops)
+
+
+def test_no_moment_in_the_middle_of_a_call() -> None:
+    """A request that sleeps until pages come back: the moments kept are the frees', then its own."""
+    m = Machine("linux-6.1", memory="64M")
+    m.sysctl("watermark_boost_factor", 0)
+    held = []
+    with m.preempt_disable():
+        while page := m.alloc_pages(0x22000, 0):
+            held.append(page)
+    panel = ZoneMap(m)
+    m.after(300, lambda: [m.__free_pages(page, 0) for page in held[:600]])
+    times, take = [], panel._take
+    panel._take = lambda: (times.append(m.now), take())  # type: ignore[method-assign]
+    with panel.record():
+        assert m.alloc_pages(GFP_NOIO, 0)
+    assert times[0] == 0
+    assert times[1:]
+    assert min(times[1:]) >= 300

@@ -47,7 +47,6 @@ class Steps(Panel, anywidget.AnyWidget):
         if self.watch and follow:
             self.watch.begin()
         self.start(source, follow=follow)
-        self._want = None
 
     # --- what a subclass writes ------------------------------------------------------------------
 
@@ -107,7 +106,7 @@ class Steps(Panel, anywidget.AnyWidget):
         if isinstance(at := message.get("at"), int):
             self._want = at
             self.refresh()
-            self._want = None
+            self._want = None if self.machine else at  # what is frozen stays where one looks
 
     def _viewed(self, change: Any) -> None:
         """A panel that nobody sees does not slow the machine; shown again, it goes on."""

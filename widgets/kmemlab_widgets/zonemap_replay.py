@@ -11,6 +11,7 @@ from typing import Any
 from kmemlab import KernelBug, Machine, ftrace
 from kmemlab.conform import Conformance, compare_states, replay
 from kmemlab.recording import Recording
+from kmemlab.task_events import LabTask
 from kmemlab_widgets.theme import number
 from kmemlab_widgets.zonemap_film import RECORDED, Film
 
@@ -95,9 +96,9 @@ def recording_of_calls(m: Machine, film: Film, take: Callable[[], None], every: 
     start, last = len(film) - 1, m.calls
     film.limit = start + RECORDED
 
-    def look(_event: object) -> None:
+    def look(event: object) -> None:
         nonlocal every, last
-        if m.calls - last < every:
+        if m.calls - last < every or isinstance(event, LabTask):  # a task that sleeps is in the middle of a call
             return
         last = m.calls
         take()
