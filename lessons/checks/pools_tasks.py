@@ -136,7 +136,7 @@ COPY = ExerciseSpec(
     letter="C",
     title="Repair the copy",
     task=(
-        "This is the copy of round 4. Memory is gone, so every buffer comes out of a reserve. Change it so that any "
+        "This is the copy of section 4. Memory is gone, so every buffer comes out of a reserve. Change it so that any "
         f"number of tasks comes to its end, with {BUFFERS} buffers set aside in all. You may use `pools.both` (two "
         "buffers), `pools.src` and `pools.dst` (one each), or `pools.pair` (one element, two buffers in it: "
         "`src, dst = pair`); mutexes are there too. `pools.read` and `pools.write` are the disk's and sleep; each task "
