@@ -11,9 +11,8 @@ import pools_questions
 import pools_rules
 import pools_tasks
 
-ORDER = (
-    """fire first mask drain empty where herd two report smallest one speed gfp lock resize destroy tenant""".split()
-)
+ORDER = """fire first mask drain empty where herd two report smallest one speed gfp lock resize destroy tenant
+scull""".split()
 _ALL = pools_questions.PREDICTIONS | pools_deadlock.PREDICTIONS
 PREDICTIONS = {name: _ALL[name] for name in ORDER}
 _EXERCISES = pools_rules.EXERCISES | pools_tasks.EXERCISES | pools_debug.EXERCISES

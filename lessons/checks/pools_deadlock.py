@@ -362,6 +362,47 @@ def predict_tenant(m: Any, seed: int) -> Question:
     )
 
 
+# --- scull with a pool ---------------------------------------------------------------------------------------------
+
+
+@cache
+def scull(min_nr: int) -> tuple[int, int]:
+    """A device that keeps its quanta of 4,000 bytes: (quanta it still gets when memory is gone, in reserve after)."""
+    m = Machine("linux-6.1", memory="64M")
+    pool = m.mempool_create_slab_pool(min_nr, m.kmem_cache_create("scull_quantum", 4000, 0, 0, None))
+    while m.alloc_page(0xA20 | 0x2000):
+        pass
+    while m.kmem_cache_alloc(pool.pool_data, 0xA20 | 0x2000):
+        pass
+    quanta = 0
+    while m.mempool_alloc(pool, 0x800):
+        quanta += 1
+    return quanta, pool.curr_nr
+
+
+def predict_scull(m: Any, seed: int) -> NumberQuestion:
+    """How much scull can still store from a pool of four."""
+    quanta, left = scull(4)
+    return NumberQuestion(
+        ask=(
+            "`scull` stores what is written to it in quanta of 4,000 bytes. Give it a pool of 4. Memory is gone; how "
+            "many bytes can still be written (with GFP_NOWAIT), until nothing is read or trimmed?"
+        ),
+        answer=quanta * 4000,
+        unit="bytes",
+        wrong={
+            0: "The soft try fails.\nThen the reserve is asked.",
+            4000: "The first one leaves three in reserve.",
+            16384: "A quantum has 4,000 bytes; the rest of its slot is not scull's.",
+        },
+        otherwise="Every element of the reserve is one quantum, and scull keeps it.",
+        right=(
+            f"{quanta} quanta, {quanta * 4000:,} bytes, and then {left} are in reserve. A device that *keeps* its "
+            "elements drains a pool and nobody refills it. Pools are for what comes back soon."
+        ),
+    )
+
+
 PREDICTIONS = {
     "two": predict_two,
     "report": predict_report,
@@ -373,4 +414,5 @@ PREDICTIONS = {
     "resize": predict_resize,
     "destroy": predict_destroy,
     "tenant": predict_tenant,
+    "scull": predict_scull,
 }

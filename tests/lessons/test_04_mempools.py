@@ -20,6 +20,7 @@ RIGHT: dict[str, Any] = {
     "fire": "stuck", "first": "4", "mask": "0x92880", "drain": DRAIN, "empty": EMPTY, "where": [RESERVE, ALLOCATOR],
     "herd": "3", "two": "stop", "report": "sync", "smallest": lambda question: str(question.answer), "one": "written",
     "speed": SPEED, "gfp": "no", "lock": "bug", "resize": RESIZE, "destroy": "silent", "tenant": "luck",
+    "scull": "16000",
 }  # fmt: skip
 WRONG: list[tuple[str, Any, str]] = [
     ("fire", "null", "does not fail"),
@@ -76,6 +77,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("destroy", "warn", "Pools do not."),
     ("tenant", "yes", "who clears what rests in the reserve?"),
     ("tenant", "never", "the mask reaches the allocator"),
+    ("scull", "0", "Then the reserve is asked."),
+    ("scull", "4000", "leaves three in reserve"),
+    ("scull", "16384", "the rest of its slot is not scull's"),
+    ("scull", "1", "Every element of the reserve is one quantum"),
     ("smallest", "3", "But all 4 begin"),
     ("smallest", "4", "Each holds one then, and all wait."),
     ("smallest", "12", "3 elements more than needed are locked away"),
