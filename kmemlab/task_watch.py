@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kmemlab.mempool import MemPool
+from kmemlab.observer import Observer
 from kmemlab.task_events import LabPool, LabTask
 
 if TYPE_CHECKING:
@@ -21,36 +22,6 @@ __all__ = ["Change", "Lane", "Moment", "PoolRun", "PoolStep", "PoolWatch", "Task
 
 MOST_STEPS = 500  # of a pool, and moments of tasks: older ones are forgotten
 MOST_CHANGES = 200  # told of one moment
-
-
-class Observer:
-    """Listens to a machine between ``begin()`` and ``stop()``."""
-
-    def __init__(self, m: Machine) -> None:
-        self.m = m
-        self.listens = False
-
-    def begin(self) -> Any:
-        """Listen, from now on or again."""
-        if not self.listens:
-            self.start()
-            self._unsubscribe = self.m.events.subscribe(self.see)
-            self.listens = True
-        return self
-
-    def stop(self) -> None:
-        """Listen no more; what was seen stays."""
-        if self.listens:
-            self._unsubscribe()
-            self.listens = False
-
-    def start(self) -> None:
-        """Note how things are before the first event."""
-        raise NotImplementedError
-
-    def see(self, event: Event) -> None:
-        """Note an event."""
-        raise NotImplementedError
 
 
 # --- a pool -------------------------------------------------------------------------------------------------------

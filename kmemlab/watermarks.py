@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kmemlab import events
 from kmemlab.gfp import gfp_zone
 from kmemlab.mmzone import WMARK_MIN, reduced_mark, unusable_free
+from kmemlab.observer import Observer
 from kmemlab.page_slowpath import MEMALLOC, NOMEMALLOC, gfp_to_alloc_flags
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _ends(group: list[Sample]) -> list[Sample]:
     return [group[i] for i in sorted({free.index(min(free)), free.index(max(free))})]
 
 
-class Watch:
+class Watch(Observer):
     """Keeps the curve of one zone of a machine from ``begin()`` on: a sample after each call, at most 2,000 of them.
 
     It is an observer like any other: a machine that nobody watches pays nothing, a request on a watched one
@@ -143,7 +144,8 @@ class Watch:
         found = [each for each in m.zones if each.name == zone]
         if not found:
             raise ValueError(f"zone={zone!r}: this machine has {', '.join(each.name for each in m.zones)}")
-        self.m, self.zone = m, found[0]
+        super().__init__(m)
+        self.zone = found[0]
         self.width = 1  # requests of which the lowest and the highest sample are kept
         self.asked = self.got = 0
         self.counts: dict[tuple[int, int], list[int]] = {}
@@ -153,22 +155,8 @@ class Watch:
         self._base = {name: m.lru.stat[name] for name in ("pageoutrun", "allocstall", "oom_kill")}
         self._kept: list[Sample] = [self._sample()]
         self._group: list[Sample] = []
-        self.listens = False
 
-    def begin(self) -> Watch:
-        """Listen, from now on or again."""
-        if not self.listens:
-            self._unsubscribe = self.m.events.subscribe(self._see)
-            self.listens = True
-        return self
-
-    def stop(self) -> None:
-        """Listen no more: the machine is as fast as before, the curve stays."""
-        if self.listens:
-            self._unsubscribe()
-            self.listens = False
-
-    def _see(self, event: events.Event) -> None:
+    def see(self, event: events.Event) -> None:
         """A call's events come when it has ended, all at once: the zone is as the call left it."""
         kind = type(event)
         if isinstance(event, events.LabZone):

@@ -95,6 +95,7 @@ FLOORS: dict[str, float] = {
     "pressure": 9.7,
     "twin": 9.7,
     "probe": 10.5,
+    "observer": 0.5,
     "watermarks": 10.5,
     "task_watch": 10.5,
     "log": 9.3,
