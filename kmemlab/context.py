@@ -66,10 +66,15 @@ class Context:
         return not (self.preempt_count or self.irqs_disabled or self.rcu)
 
     @property
+    def task(self) -> str:
+        """The task that runs or was interrupted, as "comm/pid"."""
+        return f"{self.comm}/{self.pid}"
+
+    @property
     def who(self) -> str:
         """Who runs: a task as "comm/pid", "a softirq" or "a hard interrupt"."""
         where = self.words.split(",")[0]
-        return f"{self.comm}/{self.pid}" if where == "process context" else where
+        return self.task if where == "process context" else where
 
     @property
     def words(self) -> str:

@@ -182,14 +182,16 @@ class KthreadMachine:
 
     def give_up(self: Any) -> NoReturn:
         """Say who waits for what, and what the kernel's log would say of it."""
-        waiting = [task for task in dict.fromkeys((*self.running, *self.tasks)) if task.why]
+        ours = self.running[-1]
+        waiting = [t for t in dict.fromkeys((*self.running, *self.tasks)) if t.why and (t.hopeless or t is ours)]
         hung = [task for task in waiting if self._hangs(task)]
         who = "; ".join(f"{task.comm}/{task.pid} {task.why}" for task in waiting)
         tries = len(hung) < len(waiting)
         reclaim = ", nothing can be reclaimed" if tries else ""
         text = f"{who}. No timer is set, no I/O is under way{reclaim}: this will never end."
-        if self._timers:
-            text = f"{who}. Timers go on, and for two minutes none of them has helped."
+        if not self.stuck():
+            others = "Timers" if self._timers else "Others"
+            text = f"{who}. {others} go on, and for two minutes none of them has helped."
         if tries:
             text += " The real kernel would go on without a word: whoever wakes and tries again is no hung task."
         if hung:

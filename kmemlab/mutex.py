@@ -28,10 +28,10 @@ def lock_mutex(m: Any, lock: Any) -> Generator[Any, Any, Section]:
     if mutex := m.held_mutex(lock):
         if m.context.comm == KSWAPD:
             raise WouldWait(lock)
-        whose = "that is the same task" if mutex.holder == m.task_name() else "another task"
+        whose = "that is the same task" if mutex.holder == m.context.task else "another task"
         yield WaitOn(mutex.wait, None, f"waits for the mutex {lock!r}, and {mutex.holder} holds it, {whose}")
     else:
-        m.mutexes.append(Mutex(lock, m.task_name()))
+        m.mutexes.append(Mutex(lock, m.context.task))
     return Section(lambda: m.mutex_unlock(lock))
 
 
@@ -58,7 +58,7 @@ class MutexMachine:
         """Take a mutex if it is free, without waiting; whether it was. Kernel: mutex_trylock."""
         if self.held_mutex(lock):
             return False
-        self.mutexes.append(Mutex(lock, self.task_name()))
+        self.mutexes.append(Mutex(lock, self.context.task))
         return True
 
     def mutex_unlock(self: Any, lock: Any) -> None:
@@ -66,7 +66,7 @@ class MutexMachine:
 
         Errors: KernelBug for a mutex this task does not hold.
         """
-        mutex, me = self.held_mutex(lock), self.task_name()
+        mutex, me = self.held_mutex(lock), self.context.task
         if mutex is None or mutex.holder != me:
             raise KernelBug(self.oops(f"BUG: {me} releases the mutex {lock!r}, which it does not hold"))
         self.mutexes.remove(mutex)
@@ -78,7 +78,3 @@ class MutexMachine:
     def mutex_is_locked(self, lock: Any) -> bool:
         """Kernel: mutex_is_locked, include/linux/mutex.h."""
         return self.held_mutex(lock) is not None
-
-    def task_name(self: Any) -> str:
-        """Who runs, as "comm/pid"."""
-        return f"{self.context.comm}/{self.context.pid}"

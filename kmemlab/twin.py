@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from kmemlab.events import Trace
+from kmemlab.mutex import Mutex
 from kmemlab.slab_machine import SlabMachine
 from kmemlab.workload import twin_workload
 
@@ -72,7 +73,8 @@ def twin_of(m: Machine, *, lazy: bool = False) -> Machine:
             setattr(twin, name, value if name in _SHARED else copy.deepcopy(value, memo))
     twin.zonelist = tuple(zones[zone] for zone in m.zonelist)
     twin.memmap = m.memmap.twin(zones, twin._make_page, lazy=lazy)
-    twin._held_irqs, twin.mutexes = [], list(m.mutexes)
+    twin._held_irqs = []
+    twin.mutexes = [Mutex(mutex.lock, mutex.holder) for mutex in m.mutexes]  # who waits stays behind
     twin._start_tasks()  # a learner's tasks cannot be copied: they stay behind
     if lazy:  # it has nothing to reclaim either: a request that would have to wait says so, that is enough
         now = twin.now

@@ -236,7 +236,7 @@ def try_to_free_pages(m: Machine, gfp: int, order: int, highest: int) -> Generat
 
 
 def wakeup_kswapd(m: Machine, order: int, highest: int) -> bool:
-    """kswapd is to run when its turn comes (sched.KswapdTurn); True if it slept until now. Not woken if it has given
+    """kswapd is to run when its turn comes (fair.KswapdTurn); True if it slept until now. Not woken if it has given
     up, or if a zone is balanced and none is boosted. Kernel: wakeup_kswapd."""
     asleep = m.kswapd_woken is None
     boosted = any(zone.watermark_boost for zone in m.zones if zone.idx <= highest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from flags_sleep import full
+from flags_sleep import fill, full
 from kmemlab_widgets.questions import Box, BoxesQuestion, Choice, Question
 
 from kmemlab import (
@@ -130,13 +130,6 @@ def crowded() -> Machine:
     m = Machine("linux-6.1", memory="64M")
     m.read_file("notes", "8M")
     return m
-
-
-def fill(m: Machine) -> None:
-    """Take what is free, as somebody who does not wait."""
-    with m.preempt_disable():
-        while m.alloc_pages(__GFP_NOWARN, 0):
-            pass
 
 
 @cache

@@ -50,15 +50,20 @@ WORDS = {
 }
 
 
+def fill(m: Machine) -> None:
+    """Take what is free down to min, as somebody who does not wait."""
+    with m.preempt_disable():
+        while m.alloc_pages(__GFP_NOWARN, 0):
+            pass
+
+
 def full() -> Machine:
     """A machine on which nothing can be reclaimed: two processes, and somebody who took the rest down to min."""
     m = Machine("linux-6.1", memory="64M")
     m.sysctl("vm.watermark_boost_factor", 0)
     m.process("browser", "24M")
     m.process("editor", "8M")
-    with m.preempt_disable():
-        while m.alloc_pages(__GFP_NOWARN, 0):
-            pass
+    fill(m)
     return m
 
 

@@ -9,28 +9,20 @@ from functools import cache
 from typing import Any
 
 from kmemlab_widgets.questions import Box, BoxesQuestion, Choice, NumberQuestion, Question
+from pools_machines import Parts
 
 from kmemlab import GFP_ATOMIC, GFP_KERNEL, GFP_NOIO, GFP_NOWAIT, NULL, Machine, Stuck, show_gfp_flags
 
 
-class Numbered:
-    """A pool of elements 0, 1, 2 ... from an allocator that can be broken; ``masks`` are what it was asked with."""
+class Numbered(Parts):
+    """A pool of elements "0", "1", "2" ...; ``freed`` counts those that went to ``free_fn``."""
 
     def __init__(self, m: Machine, min_nr: int) -> None:
-        self.m, self.works, self.made = m, True, 0
-        self.masks: list[int] = []
-        self.freed = 0
+        super().__init__(str)
+        self.m, self.freed = m, 0
         self.pool = m.mempool_create(min_nr, self.alloc, self.free, None)
 
-    def alloc(self, gfp_mask: int, pool_data: Any) -> Any:
-        """``alloc_fn``."""
-        self.masks.append(int(gfp_mask))
-        if not self.works:
-            return NULL
-        self.made += 1
-        return str(self.made - 1)
-
-    def free(self, element: Any, pool_data: Any) -> None:
+    def free(self, element: Any, pool_data: Any = None) -> None:
         """``free_fn``."""
         self.freed += 1
 

@@ -260,3 +260,18 @@ def test_a_pool_that_nobody_fills_while_something_goes_on(m: Machine) -> None:
     assert m.now <= 130_000
     assert not pool.wait.tasks
     assert not m.running[0].why
+
+
+def test_others_that_go_on_are_not_called_waiters(m: Machine) -> None:
+    """A task that only sleeps again and again is not among those who wait, and nothing is said to be over."""
+
+    def ticker(k):
+        while True:
+            yield from k.msleep(1000)
+
+    m.spawn(ticker, "ticker")
+    with m.mutex_lock("lock"), pytest.raises(HungTask) as caught:
+        m.mutex_lock("lock")
+    assert "Others go on, and for two minutes none of them has helped." in str(caught.value)
+    assert "ticker" not in str(caught.value)
+    assert "never end" not in str(caught.value)

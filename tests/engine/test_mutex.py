@@ -91,3 +91,17 @@ def test_a_copy_has_the_same_mutexes(m: Machine) -> None:
         twin = m.copy()
         twin.mutex_unlock("fs")
         assert m.mutex_is_locked("fs")
+
+
+def test_a_copy_wakes_nobody_of_ours(m: Machine) -> None:
+    """Who waits stays behind: a copy that gives the mutex back leaves the first machine's waiter asleep."""
+
+    def waiter(k):
+        yield from k.mutex_lock("fs")
+
+    with m.mutex_lock("fs"):
+        task = m.spawn(waiter, "waiter")
+        m.msleep(1)
+        m.copy().mutex_unlock("fs")
+        assert task.queue is not None
+        assert task in m.tasks
