@@ -52,6 +52,7 @@ class Panel:
 
     title = "panel"
     shows: tuple[type, ...] = (Snapshot,)  # what else than a machine it can show, frozen
+    watch: Any = None  # the kmemlab.observer.Observer of a panel that must see every call
 
     def start(self, source: Any, *, follow: bool = True) -> None:
         """Begin to show ``source``, a machine or something frozen."""
@@ -64,6 +65,8 @@ class Panel:
         self._seen: tuple[int, int, int] | None = None
         self._last: View | None = None
         self._away = False
+        if self.watch is not None and follow:
+            self.watch.begin()
         self.refresh()
         if self.machine is not None and follow:
             self._view_count = 0  # from now on the browser counts how often the panel is displayed
@@ -72,8 +75,11 @@ class Panel:
             _hook()
 
     def _viewed(self, change: Any) -> None:
-        """A panel whose last display was cleared (its cell was run again) rests until it is displayed again."""
+        """A panel whose last display was cleared (its cell was run again) rests until it is displayed again, so that
+        one nobody sees does not slow the machine."""
         self._away = not change.new
+        if self.watch is not None:
+            (self.watch.stop if self._away else self.watch.begin)()
         if not self._away:
             refresh_all(self.machine)
 
@@ -114,6 +120,8 @@ class Panel:
 
     def close_panel(self) -> None:
         """Stop following the machine; the last drawing stays."""
+        if self.watch is not None:
+            self.watch.stop()
         _live.discard(self)
 
     def close(self) -> None:

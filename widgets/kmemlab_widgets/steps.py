@@ -37,15 +37,12 @@ class Steps(Panel, anywidget.AnyWidget):
     what = "step"  # what a column is
     badge = ""
     across: dict[int, int]  # width -> columns
-    watch: Any = None  # the observer of a live machine
 
     def __init__(self, source: Any, *, at: int | None = None, follow: bool = True) -> None:
         anywidget.AnyWidget.__init__(self)
         self._want = at  # the column to be shown; None: the newest
         self._first = dict.fromkeys(self.across, 0)
         self.on_msg(self._told)
-        if self.watch and follow:
-            self.watch.begin()
         self.start(source, follow=follow)
 
     # --- what a subclass writes ------------------------------------------------------------------
@@ -107,15 +104,3 @@ class Steps(Panel, anywidget.AnyWidget):
             self._want = at
             self.refresh()
             self._want = None if self.machine else at  # what is frozen stays where one looks
-
-    def _viewed(self, change: Any) -> None:
-        """A panel that nobody sees does not slow the machine; shown again, it goes on."""
-        if self.watch:
-            (self.watch.begin if change.new else self.watch.stop)()
-        super()._viewed(change)
-
-    def close_panel(self) -> None:
-        """Stop following and watching the machine; the last drawing stays."""
-        if self.watch:
-            self.watch.stop()
-        super().close_panel()

@@ -48,7 +48,6 @@ class Watermarks(Panel, anywidget.AnyWidget):
     _esm = module("watermarks")
     _css = css(".kml-watermarks") + (STATIC / "watermarks.css").read_text(encoding="utf-8")
     view_data = traitlets.Unicode("{}").tag(sync=True)
-    _watch: Watch | None = None
 
     def __init__(
         self,
@@ -65,15 +64,13 @@ class Watermarks(Panel, anywidget.AnyWidget):
         self.masks, self._by = _named(masks), OVER[over]
         if hasattr(source, "zonelist"):
             name = zone or next(z.name for z in source.zonelist if z.idx <= _usual(source))
-            self._watch = Watch(source, name)
-            run = self._watch.run()
+            self.watch = Watch(source, name)
+            run = self.watch.run()
         else:
             run = source = _frozen(source, zone)
         self._beside = None if beside is None else _frozen(beside, run.marks.name, run)
         anywidget.AnyWidget.__init__(self)
         self.start(source, follow=follow)
-        if self._watch and follow:
-            self._watch.begin()
 
     @property
     def run(self) -> Run:
@@ -82,7 +79,7 @@ class Watermarks(Panel, anywidget.AnyWidget):
 
     def snapshot(self) -> Run:
         """The curve that is shown."""
-        return self._watch.run() if self._watch else self._snapshot
+        return self.watch.run() if self.watch else self._snapshot
 
     def view(self, snapshot: Run) -> View:
         """Words, and the drawing to be saved; the browser draws the narrow one from what ``show`` sends."""
@@ -110,18 +107,6 @@ class Watermarks(Panel, anywidget.AnyWidget):
             "runs": [{"title": title(run), "ring": _ring(run)} | _packed(run, self._by) for run in shown.runs],
             "floors": [[floor.name, floor.pages] for floor in shown.floors], "base": base, "places": places,
         })  # fmt: skip
-
-    def _viewed(self, change: Any) -> None:
-        """A panel that nobody sees does not slow the machine; shown again, it goes on."""
-        if self._watch:
-            (self._watch.begin if change.new else self._watch.stop)()
-        super()._viewed(change)
-
-    def close_panel(self) -> None:
-        """Stop following and watching the machine; the last drawing stays."""
-        if self._watch:
-            self._watch.stop()
-        super().close_panel()
 
 
 def _usual(m: Any) -> int:
