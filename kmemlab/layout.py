@@ -2,11 +2,13 @@
 
 Used where a real machine tells counts only: /proc, reports of failures, recorded thresholds. Two free buddies never
 stand side by side (the kernel would have merged them). Small blocks lie as in recorded states: a pageblock holds
-blocks of one type, each at most half as large as the one before, as at the edge between used and free memory.
+blocks of one type, and those of each order are dealt over the type's pageblocks in turn, like cards. How many free
+pages share a pageblock decides how much a steal moves, and how often the watermark is raised.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from kmemlab.kernels import KernelProfile
@@ -84,19 +86,45 @@ def _pool() -> list[list[int]]:
     return [[] for _ in range(MAX_ORDER)]
 
 
+class Opened:
+    """The pageblocks that hold a type's blocks, each as the areas left in it: asked in turn, by falling orders."""
+
+    __slots__ = ("asked", "full", "pools")
+
+    def __init__(self) -> None:
+        self.pools: deque[list[list[int]]] = deque()
+        self.full: list[list[list[int]]] = []  # no room for the order last asked for
+        self.asked = MAX_ORDER
+
+    def __len__(self) -> int:
+        return len(self.pools) + len(self.full)
+
+    def next(self, order: int) -> list[list[int]] | None:
+        """The next pageblock with room for 2**order pages, None if none has."""
+        if order != self.asked:
+            self.pools.extend(self.full)
+            self.full.clear()
+            self.asked = order
+        while self.pools:
+            self.pools.rotate(-1)
+            if _smallest(self.pools[-1], order) >= 0:
+                return self.pools[-1]
+            self.full.append(self.pools.pop())
+        return None
+
+
 class Spare:
     """The aligned areas of a zone in which nothing is free: lists of first pfns by order.
 
-    ``whole`` nobody has claimed; ``edges`` by type: what is left below the last block of a pageblock; ``rest``: other
-    parts of claimed pageblocks.
+    ``whole``: pageblocks nobody has claimed; ``rest``: parts of pageblocks at a zone's border; ``opened``: by type.
     """
 
-    __slots__ = ("edges", "rest", "whole", "zone")
+    __slots__ = ("opened", "rest", "whole", "zone")
 
     def __init__(self, zone: Zone) -> None:
         self.zone = zone
         self.whole, self.rest = _pool(), _pool()
-        self.edges = [_pool() for _ in range(MIGRATE_TYPES)]
+        self.opened = [Opened() for _ in range(MIGRATE_TYPES)]
 
     def add(self, first: int, end: int) -> None:
         """Cut a range into aligned areas that belong to nobody."""
@@ -105,58 +133,90 @@ class Spare:
             (self.whole if order >= PAGEBLOCK_ORDER else self.rest)[order].append(first)
             first += 1 << order
 
-    def take(self, order: int, migratetype: int, *, apart: bool = False) -> int:
-        """The first pfn of an area of 2**order pages, -1 if none is left: at an edge of this type (not if ``apart``),
-        else in a new pageblock, else wherever there is room."""
-        places = [self.whole] if apart else [self.edges[migratetype], self.whole]
-        for pool in (*places, self.rest, *self._open_to(migratetype)):
-            for high in range(order, MAX_ORDER):
-                if pool[high]:
-                    area = pool[high].pop()
-                    self._claim(area, high if pool is not self.whole else max(order, PAGEBLOCK_ORDER), migratetype)
-                    parts = self.edges[migratetype] if migratetype == MIGRATE_HIGHATOMIC else self.rest
-                    for half in range(high - 1, order - 1, -1):
-                        (self.whole if half >= PAGEBLOCK_ORDER else parts)[half].append(area + (1 << half))
-                    return area
-        return -1
+    def take(self, order: int, migratetype: int) -> int:
+        """The first pfn of 2**order pages in use, as near to this type's blocks as there are any; -1 if none are."""
+        pool = self.room(order, migratetype)
+        return -1 if pool is None else _cut(pool, order)
+
+    def room(self, order: int, migratetype: int, width: int = 0) -> list[list[int]] | None:
+        """The areas of a pageblock with room for 2**order pages: the next open one of this type once there are
+        ``width`` of them, else a new one, else any; None if there is none."""
+        ours = self.opened[migratetype]
+        if len(ours) < width and (pool := self.open(order, migratetype)):
+            return pool
+        if pool := ours.next(order) or self.open(order, migratetype):
+            return pool
+        return next((pool for pool in self._lent(migratetype) if _smallest(pool, order) >= 0), None)
+
+    def open(self, order: int, migratetype: int) -> list[list[int]] | None:
+        """Give this type a pageblock, or what there is of one at the zone's border, with room for 2**order pages."""
+        if _smallest(self.whole, order) >= 0:
+            source, size = self.whole, max(order, PAGEBLOCK_ORDER)
+        elif (size := _smallest(self.rest, order)) >= 0:
+            source = self.rest
+        else:
+            return None
+        pool = _pool()
+        pool[size].append(_cut(source, size))
+        self._claim(pool[size][0], size, migratetype)
+        self.opened[migratetype].pools.append(pool)
+        return pool
 
     def lone(self, order: int, migratetype: int) -> int:
         """An area of just this order whose buddy is no free block, such as one at a zone's border; -1 if none is."""
-        for pool in (self.rest, *self._open_to(migratetype), self.whole):
+        for pool in (self.rest, *self._lent(migratetype), self.whole):
             for i, area in enumerate(pool[order]):
                 if self.zone.buddy.get(area ^ 1 << order, -1) >> 3 != order:
                     self._claim(area, order, migratetype)
                     return pool[order].pop(i)
         return -1
 
-    def _open_to(self, migratetype: int) -> list[list[list[int]]]:
-        """The edges of all types, the HighAtomic reserve's for its own blocks alone."""
-        return [pool for mt, pool in enumerate(self.edges) if mt != MIGRATE_HIGHATOMIC or mt == migratetype]
+    def _lent(self, migratetype: int) -> list[list[list[int]]]:
+        """The open pageblocks of all types; in the HighAtomic reserve's lie its own blocks alone."""
+        types = [mt for mt in range(MIGRATE_TYPES) if mt != MIGRATE_HIGHATOMIC or mt == migratetype]
+        return [pool for mt in types for pool in (*self.opened[mt].pools, *self.opened[mt].full)]
 
     def _claim(self, pfn: int, order: int, migratetype: int) -> None:
         for block in range(pfn >> PAGEBLOCK_ORDER, (pfn + (1 << order) - 1 >> PAGEBLOCK_ORDER) + 1):
             self.zone.pageblock_mt[block] = migratetype
 
 
-def lay_out(zone: Zone, blocks: Mapping[int, Sequence[int]], *, apart: bool = False, kept: int = 0) -> Spare:
+def _smallest(pool: list[list[int]], order: int) -> int:
+    """The order of the smallest area with room for 2**order pages, -1 if none has."""
+    return next((high for high in range(order, MAX_ORDER) if pool[high]), -1)
+
+
+def _cut(pool: list[list[int]], order: int) -> int:
+    """Take the lowest 2**order pages of the smallest area with room for them."""
+    high = _smallest(pool, order)
+    area = pool[high].pop()
+    for half in range(high - 1, order - 1, -1):
+        pool[half].append(area + (1 << half))
+    return area
+
+
+def _width(counts: Sequence[int]) -> int:
+    """Over how many pageblocks a type's small blocks are dealt. In the recorded states whose large blocks are not yet
+    used up: the number of its most frequent order from 32 pages on; from three on, about a third more."""
+    return max(counts[5:PAGEBLOCK_ORDER]) * 4 // 3
+
+
+def lay_out(zone: Zone, blocks: Mapping[int, Sequence[int]], *, kept: int = 0) -> Spare:
     """Give each counted block a place: the upper half of an area of which the lower half is in use.
 
-    ``blocks`` maps a migratetype to its number of blocks of each order. ``apart``: each small block in a pageblock of
-    its own while there are any. ``kept`` pageblocks are the HighAtomic reserve. Returns what is left.
-
-    Errors: DoesNotFit.
+    ``blocks`` maps a migratetype to its number of blocks of each order. ``kept`` pageblocks are the HighAtomic reserve.
+    Returns what is left. Errors: DoesNotFit.
     """
     spare = Spare(zone)
     _lay_out_top(zone, {mt: counts[TOP] for mt, counts in blocks.items()}, spare)
     for _ in range(kept):
-        if (area := spare.take(PAGEBLOCK_ORDER, MIGRATE_HIGHATOMIC, apart=True)) >= 0:
-            spare.edges[MIGRATE_HIGHATOMIC][PAGEBLOCK_ORDER].append(area)
+        spare.open(PAGEBLOCK_ORDER, MIGRATE_HIGHATOMIC)
     for order in range(TOP - 1, -1, -1):
         for mt, counts in blocks.items():
             for _ in range(counts[order]):
-                area = spare.take(order + 1, mt, apart=apart)
-                if area >= 0:
-                    spare.edges[mt][order].append(area)
+                if pool := spare.room(order + 1, mt, _width(counts)):
+                    area = _cut(pool, order + 1)
+                    pool[order].append(area)
                     area += 1 << order
                 elif (area := spare.lone(order, mt)) < 0:
                     raise DoesNotFit(f"the blocks of order {order} do not fit into it")
