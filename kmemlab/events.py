@@ -11,7 +11,6 @@ An event costs about half a microsecond to build, so the engine notes a step as 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -52,10 +51,8 @@ __all__ = [
     "expand",
 ]
 
-log = logging.getLogger("kmemlab.events")
 
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Event:
     """What every event has: the name ftrace would print, or ``lab_...``.
 
@@ -83,7 +80,7 @@ class Event:
 # --- tracepoints -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmPageAlloc(Event):
     """A request was answered; ``pfn`` is None when the answer was NULL."""
 
@@ -94,7 +91,7 @@ class MmPageAlloc(Event):
     gfp_flags: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmPageFree(Event):
     """A block was given back by its owner."""
 
@@ -103,7 +100,7 @@ class MmPageFree(Event):
     order: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmPageFreeBatched(Event):
     """A single page was given back as part of a batch."""
 
@@ -111,7 +108,7 @@ class MmPageFreeBatched(Event):
     pfn: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmPageAllocZoneLocked(Event):
     """The buddy lists gave a block (``percpu_refill``: towards a per-CPU list)."""
 
@@ -122,7 +119,7 @@ class MmPageAllocZoneLocked(Event):
     percpu_refill: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmPagePcpuDrain(Event):
     """A block left a per-CPU list for the buddy lists."""
 
@@ -132,7 +129,7 @@ class MmPagePcpuDrain(Event):
     migratetype: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmPageAllocExtfrag(Event):
     """A block of another migratetype was taken, perhaps with its whole pageblock."""
 
@@ -147,7 +144,7 @@ class MmPageAllocExtfrag(Event):
     change_ownership: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmVmscanWakeupKswapd(Event):
     """kswapd was asked to make room (``zone``: the highest zone the request may use)."""
 
@@ -157,7 +154,7 @@ class MmVmscanWakeupKswapd(Event):
     gfp_flags: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Kmalloc(Event):
     """kmalloc was answered; ``ptr`` is 0 for NULL, ``node`` -1 for any."""
 
@@ -171,14 +168,14 @@ class Kmalloc(Event):
     accounted: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class KmemCacheAlloc(Kmalloc):
     """kmem_cache_alloc was answered."""
 
     name: ClassVar[str] = "kmem_cache_alloc"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Kfree(Event):
     """kfree was called."""
 
@@ -187,7 +184,7 @@ class Kfree(Event):
     ptr: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class KmemCacheFree(Event):
     """kmem_cache_free was called, for an object of ``cache`` (ftrace prints it as ``name=``)."""
 
@@ -200,7 +197,7 @@ class KmemCacheFree(Event):
 # --- the lab's own steps ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabRequest(Event):
     """A request for pages begins: ``alloc_pages(gfp_flags, order)`` on ``cpu``."""
 
@@ -210,7 +207,7 @@ class LabRequest(Event):
     cpu: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabAttempt(Event):
     """One walk over the zones begins, against the mark ``wmark`` (low, min, high, none)."""
 
@@ -219,7 +216,7 @@ class LabAttempt(Event):
     alloc_flags: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabZone(Event):
     """The watermark test of one zone: is ``free - unusable > mark + protection``, all in pages?
 
@@ -243,7 +240,7 @@ class LabZone(Event):
         return self.enough and self.block
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabPcp(Event):
     """This CPU's list for (order, migratetype) was looked at; ``left`` blocks remain after a hit."""
 
@@ -256,7 +253,7 @@ class LabPcp(Event):
     left: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabRefill(Event):
     """``batch`` blocks were asked of the buddy lists for this CPU's list, ``pfns`` came, head first."""
 
@@ -268,7 +265,7 @@ class LabRefill(Event):
     pfns: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabSplit(Event):
     """A free block of order ``high`` at ``pfn`` was split down to ``low``; the lower end was kept."""
 
@@ -280,7 +277,7 @@ class LabSplit(Event):
     migratetype: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabNoBlock(Event):
     """The zone's test was passed, but no list of a usable type held a block of ``order``."""
 
@@ -291,7 +288,7 @@ class LabNoBlock(Event):
     nofragment: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabBoost(Event):
     """Stealing raised the zone's watermarks by ``boost`` pages in all."""
 
@@ -300,7 +297,7 @@ class LabBoost(Event):
     boost: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabHighatomic(Event):
     """A pageblock was set aside for high-order atomic requests (or given back: ``reserved`` False)."""
 
@@ -310,7 +307,7 @@ class LabHighatomic(Event):
     reserved: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabReclaim(Event):
     """One round of direct reclaim ended with ``progress`` pages; ``retries`` fruitless ones so far."""
 
@@ -319,7 +316,7 @@ class LabReclaim(Event):
     retries: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabReturn(Event):
     """The request ends with a block."""
 
@@ -330,7 +327,7 @@ class LabReturn(Event):
     migratetype: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabNull(Event):
     """The request ends with NULL, for this ``reason``."""
 
@@ -338,7 +335,7 @@ class LabNull(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabFree(Event):
     """``__free_pages`` of a block begins."""
 
@@ -348,7 +345,7 @@ class LabFree(Event):
     cpu: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabPcpFree(Event):
     """The block was put at the head of this CPU's list; ``count`` pages lie there, ``high`` may."""
 
@@ -362,7 +359,7 @@ class LabPcpFree(Event):
     high: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabDrain(Event):
     """This CPU's lists overflowed: ``nr`` pages go back to the buddy lists."""
 
@@ -372,7 +369,7 @@ class LabDrain(Event):
     nr: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabMerge(Event):
     """A freed block at ``pfn`` met its free buddy; together they are one block of ``order``."""
 
@@ -383,7 +380,7 @@ class LabMerge(Event):
     order: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabFreeBlock(Event):
     """A block was put on a buddy list, at its head or (a merge is likely soon) at its tail."""
 
@@ -395,7 +392,7 @@ class LabFreeBlock(Event):
     tail: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabSlab(Event):
     """One step of the slab allocator in ``cache``: what happened to the slab at ``pfn``, to its object ``index``
     (-1: none in particular); ``count`` objects or slabs are there after it.
@@ -412,7 +409,7 @@ class LabSlab(Event):
     count: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabMisuse(Event):
     """The caller broke a rule; ``text`` says what the kernel made of it."""
 
@@ -481,8 +478,12 @@ class Trace:
             try:
                 observer(event)
             except Exception:
+                import logging  # noqa: PLC0415 - a tenth of what the engine's import takes, for a rare case
+
                 self.subscribers.remove(observer)
                 self.changed()
-                log.exception("observer %r failed on %s and was detached", observer, event.name)
+                logging.getLogger("kmemlab.events").exception(
+                    "observer %r failed on %s and was detached", observer, event.name
+                )
                 if self.strict:
                     raise

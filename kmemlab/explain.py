@@ -7,7 +7,6 @@ they are written down here from what it left behind.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +193,7 @@ def _folded(steps: list[Step]) -> list[Step]:
         if said == before:
             told = tuple(event for step in group for event in step.events)
             say = "look once more: the same numbers, the same answer"
-            group = [replace(look, say=say, why="", verdict=False, events=told)]
+            group = [look._replace(say=say, why="", verdict=False, events=told)]
         before = said
         out += group
     return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from kmemlab import events, reclaim_events
 from kmemlab.story import Step
@@ -49,7 +48,7 @@ def folded_rounds(rounds: Iterable[list[Step]]) -> list[Step]:
         out += _more(alike, first)
         alike, first = [], 0
         before = said if len(steps) == 1 else []
-        out += [replace(steps[0], say=f"round {number}: {steps[0].say}"), *steps[1:]]
+        out += [steps[0]._replace(say=f"round {number}: {steps[0].say}"), *steps[1:]]
     return out + _more(alike, first)
 
 
@@ -103,7 +102,7 @@ def _parts(steps: list[Step]) -> list[Step]:
             say = f"{step.say}: the same answer"
         passed = any(each.verdict for each in answers)
         if out and out[-1].say == say:  # after the CPUs' lists were given back
-            out[-1] = replace(out[-1], events=(*out[-1].events, *told))
+            out[-1] = out[-1]._replace(events=(*out[-1].events, *told))
             continue
         why = "" if "slow path" in step.why else step.why  # told once, at the first look
         out.append(Step(step.floor, step.function, step.file, say, why, passed, events=told))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kmemlab.gfp import FLAGS, show_gfp_flags
 from kmemlab.report import Report, pieces
@@ -17,22 +18,23 @@ __all__ = ["FailureReport", "ZoneReport", "ZoneTest", "columns", "read_failure_r
 
 # Digits are counted so that no nonsense becomes a number of a thousand digits.
 _NAMES = r"(?:\((?P<names>[^)]*)\))?"
-_HEAD = re.compile(
+# Patterns as text: compiled when first used, since this file is imported with the engine.
+_HEAD = (
     r"^(?P<comm>.+?): page allocation failure[:.] order:(?P<order>\d{1,3}), mode:0x(?P<mode>[0-9a-f]{1,16})" + _NAMES
 )
-_OOM = re.compile(
+_OOM = (
     r"^(?P<comm>.*?)(?: invoked )?oom-killer: gfp_mask=0x(?P<mode>[0-9a-f]{1,16})"
     + _NAMES
     + r"(?:, order=(?P<order>\d{1,3}))?"
 )
-_RELEASE = re.compile(r"\b([2-6]\.\d+(?:\.\d+)?)[-. ]")
+_RELEASE = r"\b([2-6]\.\d+(?:\.\d+)?)[-. ]"
 _WHERE = r"^(?:Node (?P<node>\d+) )?(?P<name>DMA32|DMA|Normal|HighMem|Movable)"
-_ZONE = re.compile(_WHERE + r" free:(?P<free>\d{1,15})kB ")
-_NUMBER = re.compile(r"\b(boost|min|low|high|reserved_highatomic|managed|present|free_pcp|local_pcp):(\d{1,15})[kK]B")
-_RESERVE = re.compile(r"^(?:lowmem_reserve|protections)\[\]:((?: \d{1,15})+)")
-_LIST = re.compile(_WHERE + r": (?P<blocks>\d+\*\d+kB .*)= (?P<total>\d{1,15})kB")
-_BLOCKS = re.compile(r"(\d{1,15})\*(\d{1,15})kB(?: \(([A-Z]+)\))?")
-_KILLED = re.compile(r"^Out of [mM]emory: Killed? process (\d+) \((.*?)\)")
+_ZONE = _WHERE + r" free:(?P<free>\d{1,15})kB "
+_NUMBER = r"\b(boost|min|low|high|reserved_highatomic|managed|present|free_pcp|local_pcp):(\d{1,15})[kK]B"
+_RESERVE = r"^(?:lowmem_reserve|protections)\[\]:((?: \d{1,15})+)"
+_LIST = _WHERE + r": (?P<blocks>\d+\*\d+kB .*)= (?P<total>\d{1,15})kB"
+_BLOCKS = r"(\d{1,15})\*(\d{1,15})kB(?: \(([A-Z]+)\))?"
+_KILLED = r"^Out of [mM]emory: Killed? process (\d+) \((.*?)\)"
 ORDER_OF_ZONES = ("DMA", "DMA32", "Normal", "HighMem", "Movable")
 CANNOT = "cannot tell"
 BEFORE_4_4 = ("linux-2.6.11", "linux-3.10")  # flag tables of kernels that judged blocks by a halving watermark
@@ -54,8 +56,7 @@ class ZoneReport:
     blocks: list[tuple[int, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneTest:
+class ZoneTest(NamedTuple):
     """How one zone answered: ``failed`` is "amount" (``left`` pages that count are not above ``right``), "block"
     (enough pages, but no block that large), "" (it would have served) or "?" (the report lacks a number)."""
 
@@ -108,7 +109,7 @@ def read_failure_reports(text: str) -> list[FailureReport]:
 
 
 def _begins(line: str) -> re.Match[str] | None:
-    return _HEAD.match(line) or _OOM.match(line)
+    return re.match(_HEAD, line) or re.match(_OOM, line)
 
 
 def _read(first: int, lines: list[str]) -> FailureReport | None:
@@ -132,7 +133,7 @@ def _read(first: int, lines: list[str]) -> FailureReport | None:
 def _kernel(lines: list[str], mode: int, names: str | None) -> str:
     """The table of the release that the report names; without one, the first that knows all the bits."""
     for line in lines:
-        if ("Comm:" in line or line.startswith("Pid:")) and (found := _RELEASE.search(line)):
+        if ("Comm:" in line or line.startswith("Pid:")) and (found := re.search(_RELEASE, line)):
             return version_of(found[1])
     if names:
         for kernel in ("linux-6.1", "linux-6.12", "linux-4.19", "linux-4.14", "linux-4.9"):
@@ -157,16 +158,16 @@ def _name(match: re.Match[str]) -> str:
 
 def _line(report: FailureReport, line: str, number: int, last: ZoneReport | None) -> ZoneReport | None:
     """Take in what one line tells; returns the zone that a following lowmem_reserve belongs to."""
-    if match := _ZONE.match(line):
+    if match := re.match(_ZONE, line):
         zone = _zone_of(report, match, "free", number)
-        zone.numbers.update((name, int(kb) // 4) for name, kb in _NUMBER.findall(line))
+        zone.numbers.update((name, int(kb) // 4) for name, kb in re.findall(_NUMBER, line))
         return zone
-    if (match := _RESERVE.match(line)) and last is not None:
+    if (match := re.match(_RESERVE, line)) and last is not None:
         last.reserve = tuple(map(int, match[1].split()))
-    elif match := _LIST.match(line):
+    elif match := re.match(_LIST, line):
         zone = _zone_of(report, match, "total", number)
-        zone.blocks = [(int(count), letters) for count, _, letters in _BLOCKS.findall(match["blocks"])]
-    elif match := _KILLED.match(line):
+        zone.blocks = [(int(count), letters) for count, _, letters in re.findall(_BLOCKS, match["blocks"])]
+    elif match := re.match(_KILLED, line):
         report.killed = f"{match[2]}/{match[1]}"
     return last
 
@@ -179,8 +180,7 @@ def _has(report: FailureReport, *names: str) -> bool:
     return any(report.mode & int(table.get(f"__GFP_{name}", 0)) for name in names)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rights:
+class _Rights(NamedTuple):
     """What the mask may do at the last attempt, as its kernel saw it. Kernel: gfp_to_alloc_flags, mm/page_alloc.c."""
 
     half: bool  # down to half of a watermark
@@ -310,18 +310,18 @@ def _say(report: FailureReport, line: str) -> str:
         sleep = "may sleep" if _has(report, "WAIT", "DIRECT_RECLAIM") else "may not sleep"
         pages = f"{1 << report.order} pages in one piece" if report.order else "one page"
         return f"{pages}, {report.names} as {report.kernel.removeprefix('linux-')} writes it: the caller {sleep}"
-    if match := _ZONE.match(line):
+    if match := re.match(_ZONE, line):
         name = _name(match)
         said = next((test.text for test in report.tests if test.zone == name), "")
         return said or f"{name}: this request may not use it"
-    if _RESERVE.match(line):
+    if re.match(_RESERVE, line):
         return "pages kept from requests that could use a higher zone, a column for each kind"
-    if match := _LIST.match(line):
+    if match := re.match(_LIST, line):
         zone = report.zones[_name(match)]
         largest = max((order for order, (count, _) in enumerate(zone.blocks) if count), default=-1)
         reserve = ", some of it reserved for atomic requests (H)" if any("H" in t for _, t in zone.blocks) else ""
         return f"free blocks by size; the largest is of order {largest}{reserve}" if largest >= 0 else "nothing is free"
-    if _KILLED.match(line):
+    if re.match(_KILLED, line):
         return "who had to go: the largest, shifted by its oom_score_adj"
     if line.startswith("Mem-Info"):
         return "memory as it was when the report was printed, a little after the failure"

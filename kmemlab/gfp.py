@@ -8,7 +8,7 @@ The names of this module are those of x86-64 6.1; ``FLAGS[kernel]`` has the tabl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "FLAGS",
@@ -353,8 +353,7 @@ def gfpflags_allow_blocking(mask: int) -> bool:
     return bool(mask & 0x400)
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A mask read with one kernel's table; ``unknown`` are the bits that table does not name."""
 
     mask: int
@@ -371,7 +370,8 @@ class Decoded:
             )
         return text
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def decode(mode: int, kernel: str = "linux-6.1") -> Decoded:

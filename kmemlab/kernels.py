@@ -5,13 +5,12 @@ Kernel: arch/x86/include/asm/page_64_types.h, arch/x86/include/asm/page_32_types
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["KERNELS", "LINUX_6_1", "LINUX_6_1_I386", "KernelProfile"]
 
 
-@dataclass(frozen=True, slots=True)
-class KernelProfile:
+class KernelProfile(NamedTuple):
     """One kernel build. ``zone_ends`` are the pfns at which its zones end (None: no bound)."""
 
     name: str

@@ -176,10 +176,10 @@ class ZoneText:
     nr_free: list[int] = field(default_factory=list)
 
 
-_BUDDY = re.compile(r"^Node\s+(\d+), zone\s+(\w+)((?:\s+\d+)+)\s*$")
-_ZONE = re.compile(r"^Node\s+(\d+), zone\s+(\w+)\s*$")
-_ROW = re.compile(r"^\s+(?:pages )?(\w+):?\s+(-?\d+)\s*$")
-_PROTECTION = re.compile(r"^\s+protection: \(([\d, ]+)\)\s*$")
+_BUDDY = r"^Node\s+(\d+), zone\s+(\w+)((?:\s+\d+)+)\s*$"
+_ZONE = r"^Node\s+(\d+), zone\s+(\w+)\s*$"
+_ROW = r"^\s+(?:pages )?(\w+):?\s+(-?\d+)\s*$"
+_PROTECTION = r"^\s+protection: \(([\d, ]+)\)\s*$"
 
 
 def _number(word: str, where: str) -> int:
@@ -201,7 +201,7 @@ def parse_buddyinfo(text: str) -> dict[str, list[int]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        match = _BUDDY.match(line)
+        match = re.match(_BUDDY, line)
         if match is None:
             raise ProcfsError(
                 f"buddyinfo: line {number}: expected 'Node 0, zone NAME' and counts: {line.strip()[:50]!r}"
@@ -223,7 +223,7 @@ def parse_zoneinfo(text: str) -> list[ZoneText]:
     """The zones of a zoneinfo file, in order. Errors: ProcfsError with the line."""
     zones: list[ZoneText] = []
     for number, line in enumerate(text.splitlines(), 1):
-        head = _ZONE.match(line)
+        head = re.match(_ZONE, line)
         if head:
             if head[1] != "0":
                 raise ProcfsError(
@@ -248,11 +248,11 @@ def parse_zoneinfo(text: str) -> list[ZoneText]:
 
 
 def _zone_row(zone: ZoneText, line: str, number: int) -> None:
-    protection = _PROTECTION.match(line)
+    protection = re.match(_PROTECTION, line)
     if protection:
         zone.protection = [_number(word, f"zoneinfo: line {number}: protection") for word in protection[1].split(",")]
         return
-    row = _ROW.match(line)
+    row = re.match(_ROW, line)
     if row is None:
         if line.strip() in ("per-node stats", "pagesets", ""):
             return

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmVmscanDirectReclaimBegin(Event):
     """The caller begins to free pages itself."""
 
@@ -35,7 +35,7 @@ class MmVmscanDirectReclaimBegin(Event):
     gfp_flags: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmVmscanDirectReclaimEnd(Event):
     """It has freed so many."""
 
@@ -43,7 +43,7 @@ class MmVmscanDirectReclaimEnd(Event):
     nr_reclaimed: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmVmscanKswapdWake(Event):
     """kswapd begins to work for a request of this order."""
 
@@ -51,7 +51,7 @@ class MmVmscanKswapdWake(Event):
     order: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmVmscanKswapdSleep(Event):
     """kswapd has freed ``nr_reclaimed`` pages and sleeps again; ``balanced``: a zone is above high."""
 
@@ -60,7 +60,7 @@ class MmVmscanKswapdSleep(Event):
     balanced: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ReclaimRetryZone(Event):
     """Would this zone pass the min watermark if everything reclaimable were free? (should_reclaim_retry)"""
 
@@ -74,7 +74,7 @@ class ReclaimRetryZone(Event):
     wmark_check: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmCompactionTryToCompactPages(Event):
     """Compaction is tried; ``priority`` 2 asynchronous, 1 light, 0 full."""
 
@@ -84,7 +84,7 @@ class MmCompactionTryToCompactPages(Event):
     priority: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MmCompactionEnd(Event):
     """Compaction of a zone ended with ``status`` after moving ``nr_migrated`` pages."""
 
@@ -94,7 +94,7 @@ class MmCompactionEnd(Event):
     nr_migrated: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class CompactRetry(Event):
     """Is another round of compaction worth while? (should_compact_retry)"""
 
@@ -107,7 +107,7 @@ class CompactRetry(Event):
     ret: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MarkVictim(Event):
     """The OOM killer has chosen a process."""
 
@@ -117,7 +117,7 @@ class MarkVictim(Event):
     rss: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabRound(Event):
     """A round of the slow path begins: look, reclaim, compact, decide whether to go on."""
 
@@ -125,7 +125,7 @@ class LabRound(Event):
     number: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabThrottle(Event):
     """Less than half of the reserve is free: the caller waits for kswapd."""
 
@@ -133,7 +133,7 @@ class LabThrottle(Event):
     free: int
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabContext(Event):
     """Where the request was made, and what its mask became there."""
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 __all__ = ["Report", "pieces"]
 
-_STAMP = re.compile(r"^(?:<\d>)?\[ *\d+\.\d+\] ?")
+_STAMP = r"^(?:<\d>)?\[ *\d+\.\d+\] ?"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,7 +35,7 @@ def pieces(text: str, begins: Callable[[str], object]) -> Iterator[tuple[int, li
 
     What stands before the first such line is a piece too.
     """
-    lines = [_STAMP.sub("", line) for line in text.splitlines()]
+    lines = [re.sub(_STAMP, "", line) for line in text.splitlines()]
     starts = [0, *(i for i, line in enumerate(lines) if i and begins(line))]
     for first, end in pairwise([*starts, len(lines)]):
         yield first, lines[first:end]

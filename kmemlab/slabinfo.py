@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kmemlab import procfs
 from kmemlab.procfs import ProcfsError
@@ -37,8 +36,7 @@ HEAD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SlabInfo:
+class SlabInfo(NamedTuple):
     """One row of /proc/slabinfo. ``active_objs`` counts the free objects of CPUs' slabs as used."""
 
     name: str
@@ -70,9 +68,7 @@ def slabinfo_line(row: SlabInfo) -> str:
     )
 
 
-_ROW = re.compile(
-    r"^(?P<name>.+?) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) : tunables +\d+ +\d+ +\d+ : slabdata +\d+ +(\d+) +\d+ *$"
-)
+_ROW = r"^(?P<name>.+?) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) : tunables +\d+ +\d+ +\d+ : slabdata +\d+ +(\d+) +\d+ *$"
 
 
 def parse_slabinfo(text: str) -> list[SlabInfo]:
@@ -82,7 +78,7 @@ def parse_slabinfo(text: str) -> list[SlabInfo]:
         raise ProcfsError("slabinfo: line 1 is not 'slabinfo - version: 2.1': no /proc/slabinfo (root may read it)")
     rows = []
     for number, line in enumerate(lines[2:], 3):
-        match = _ROW.match(line)
+        match = re.match(_ROW, line)
         if match is None:
             raise ProcfsError(f"slabinfo: line {number} is not a row of a cache: {line[:60]!r}")
         rows.append(SlabInfo(match["name"], *map(int, match.groups()[1:])))
@@ -149,16 +145,16 @@ def slab_traces(m: Machine, name: str, what: str) -> str:
     return "".join(lines) or "No data\n"
 
 
-_SYSFS = re.compile(r"^/sys/kernel/slab/(?P<name>[^/]+)/(?P<file>\w+)$")
-_TRACES = re.compile(r"^/sys/kernel/debug/slab/(?P<name>[^/]+)/(?P<what>alloc|free)_traces$")
+_SYSFS = r"^/sys/kernel/slab/(?P<name>[^/]+)/(?P<file>\w+)$"
+_TRACES = r"^/sys/kernel/debug/slab/(?P<name>[^/]+)/(?P<what>alloc|free)_traces$"
 
 
 def cat(m: Machine, path: str) -> str:
     """The text of a file, as the kernel would print it now. Errors: ValueError lists the files there are."""
     if path == "/proc/slabinfo":
         return slabinfo(m)
-    if match := _SYSFS.match(path):
+    if match := re.match(_SYSFS, path):
         return sysfs_slab(m, match["name"], match["file"])
-    if match := _TRACES.match(path):
+    if match := re.match(_TRACES, path):
         return slab_traces(m, match["name"], match["what"])
     return procfs.cat(m, path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "FREE",
@@ -44,8 +45,7 @@ class PcpSnapshot:
     lists: Mapping[int, tuple[tuple[int, int], ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneSnapshot:
+class ZoneSnapshot(NamedTuple):
     """One populated zone. Pages unless said; ``min``, ``low``, ``high`` are without ``boost``.
 
     ``free`` maps (order, migratetype) to the first pfn of each free block, head first.
@@ -75,8 +75,7 @@ class ZoneSnapshot:
     pages: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The whole machine after ``calls`` calls. ``label`` names it ("256M-a-21", "512M")."""
 
     kernel: str
@@ -94,8 +93,7 @@ class Snapshot:
         raise KeyError(f"no zone {name!r}; this machine has {', '.join(z.name for z in self.zones)}")
 
 
-@dataclass(frozen=True, slots=True)
-class SlabSnapshot:
+class SlabSnapshot(NamedTuple):
     """One slab: ``objects`` places in ``2**order`` pages from ``pfn`` on. ``freelist`` are the indexes of its
     own free list, next one first; ``inuse`` as the kernel counts it (all objects while a CPU holds the list)."""
 
@@ -107,8 +105,7 @@ class SlabSnapshot:
     freelist: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CacheCpuSnapshot:
+class CacheCpuSnapshot(NamedTuple):
     """One CPU's part of a cache: the slab it allocates from, with the CPU's own free list (indexes, next one
     first; ``slab.freelist`` then holds what others freed), and its partial slabs, head first."""
 
@@ -118,8 +115,7 @@ class CacheCpuSnapshot:
     partial: tuple[SlabSnapshot, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSnapshot:
+class CacheSnapshot(NamedTuple):
     """A slab cache. ``names``: its own name first, then those of the caches merged into it. Sizes in bytes.
 
     ``node_partial`` is head first; ``full`` slabs are on no list. ``last`` is the (pfn, index) given out last.

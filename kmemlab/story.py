@@ -5,15 +5,14 @@ Plain data, so that the text and the picture cannot tell different stories.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kmemlab.events import Event
 
 __all__ = ["Block", "Scale", "Step", "Story"]
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(NamedTuple):
     """One comparison ``have > sum of parts``, in pages; ``>`` is strict.
 
     ``parts`` names what the sum is made of: ``(("3/8 of min", 13), ("protection", 179))``.
@@ -34,8 +33,7 @@ class Scale:
         return self.have > self.need
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """A run of 2**order pages in the picture of a step; ``state`` is "taken", "pcp" or "free"."""
 
     pfn: int
@@ -43,8 +41,7 @@ class Block:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One floor of the house doing one thing.
 
     ``floor`` is our module, ``function`` and ``file`` the kernel's; ``say`` one sentence, ``why`` its
@@ -70,8 +67,7 @@ class Step:
         return f"{self.floor:<10s} {mark}{self.say}" + (f" ({self.why})" if self.why else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Story:
+class Story(NamedTuple):
     """A request told step by step. ``str()`` is the text; a notebook shows the same text."""
 
     headline: str

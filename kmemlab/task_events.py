@@ -13,7 +13,7 @@ from kmemlab.events import Event
 __all__ = ["LabPool", "LabTask"]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabTask(Event):
     """A task changed at ``ms``: it ``runs``, ``sleeps`` (``why``), is ``woken`` (``by`` whom; "" by its own timer),
     ``gives way`` (cond_resched), or has ``ended`` (``why``: the error that ended it).
@@ -31,7 +31,7 @@ class LabTask(Event):
     notebook: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LabPool(Event):
     """A call on a memory pool has ended at ``ms``; ``pool`` is as it left it, with ``curr_nr`` of ``min_nr`` elements.
 

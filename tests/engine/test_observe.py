@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
+from copy import deepcopy
 
 import pytest
 
@@ -89,10 +89,10 @@ def test_a_recording_shows_slab_and_reserved_pages() -> None:
 def test_snapshots_are_frozen_and_stay(m: Machine) -> None:
     """Later calls do not change what was seen."""
     snap = m.snapshot()
-    copy = dataclasses.asdict(snap)
+    before = deepcopy(snap)
     list(random_calls(m, 5, 200, []))
-    assert dataclasses.asdict(snap) == copy
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    assert snap == before
+    with pytest.raises(AttributeError):
         snap.calls = 5
     assert m.snapshot() != snap
     assert m.snapshot() == m.snapshot()
