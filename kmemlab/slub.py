@@ -123,22 +123,21 @@ def _alloc_debug(m: Machine, s: KmemCache, gfp: int, orig_size: int) -> tuple[Sl
             return got
 
 
-def get_partial_node(m: Machine, s: KmemCache, c: KmemCacheCpu) -> Slab | None:
+def get_partial_node(m: Machine, s: KmemCache, c: KmemCacheCpu) -> Slab:
     """Make the head of the node's partial list the cpu slab, and take further slabs to the CPU's partial list
     until more than half of what it may hold have come. Kernel: get_partial_node, acquire_slab."""
-    moved, partial, steps = 0, s.partial, m.steps
-    while partial and moved <= s.cpu_partial_slabs // 2:
-        slab, _ = partial.popitem(last=False)
+    node, steps, partial = s.partial, m.steps, c.partial
+    first, _ = node.popitem(last=False)
+    steps.append((slab_step, "node_partial", first, 0, len(first.freelist)))
+    first.frozen, first.inuse = True, first.objects
+    c.freelist, first.freelist, c.slab = first.freelist, [], first
+    for _ in range(min(len(node), s.cpu_partial_slabs // 2 + 1)):
+        slab, _ = node.popitem(last=False)
         slab.frozen = True
-        if c.slab is None:
-            steps.append((slab_step, "node_partial", slab, 0, len(slab.freelist)))
-            slab.inuse = slab.objects
-            c.freelist, slab.freelist, c.slab = slab.freelist, [], slab
-        else:
-            steps.append((slab_step, "to_cpu_partial", slab, 0, len(slab.freelist)))
-            put_cpu_partial(m, s, c, slab, drain=False)
-            moved += 1
-    return c.slab
+        partial.append(slab)
+        steps.append((slab_step, "to_cpu_partial", slab, 0, len(slab.freelist)))
+        steps.append((slab_step, "put_cpu_partial", slab, 0, len(partial)))
+    return first
 
 
 def refill(m: Machine, s: KmemCache, c: KmemCacheCpu, size: int, gfp: int) -> Address | Null:
@@ -286,7 +285,7 @@ def kfree(m: Machine, p: int) -> None:
             return
     m.steps = steps = [(slab_step, "free_slowpath", slab, p, slab.objects - inuse)]
     if not had_free:
-        put_cpu_partial(m, s, c, slab, drain=True)
+        put_cpu_partial(m, s, c, slab)
     elif len(s.partial) >= s.min_partial:
         del s.partial[slab]
         discard_slab(m, s, slab)
@@ -312,17 +311,17 @@ def __slab_free(m: Machine, s: KmemCache, slab: Slab, objects: Sequence[Address]
         return None
     if not had_free:
         slab.frozen = True  # it was full and on no list
-        put_cpu_partial(m, s, s.cpu_slab[m._cpu], slab, drain=True)
+        put_cpu_partial(m, s, s.cpu_slab[m._cpu], slab)
     elif not slab.inuse and s.nr_partial >= s.min_partial:
         del s.partial[slab]
         discard_slab(m, s, slab)
     return None
 
 
-def put_cpu_partial(m: Machine, s: KmemCache, c: KmemCacheCpu, slab: Slab, *, drain: bool) -> None:
+def put_cpu_partial(m: Machine, s: KmemCache, c: KmemCacheCpu, slab: Slab) -> None:
     """Put a slab on the CPU's partial list; a full list goes to the node's as a whole first."""
     old = None
-    if drain and len(c.partial) >= s.cpu_partial_slabs:
+    if len(c.partial) >= s.cpu_partial_slabs:
         old, c.partial = c.partial, []
     c.partial.append(slab)
     m.steps.append((slab_step, "put_cpu_partial", slab, 0, len(c.partial)))
@@ -332,14 +331,14 @@ def put_cpu_partial(m: Machine, s: KmemCache, c: KmemCacheCpu, slab: Slab, *, dr
 
 def __unfreeze_partials(m: Machine, s: KmemCache, slabs: list[Slab]) -> None:
     """Move slabs of a CPU's partial list to the tail of the node's; empty ones go when that has enough."""
-    empty = []
+    empty, node, steps = [], s.partial, m.steps
     for slab in reversed(slabs):
         slab.frozen = False
-        if not slab.inuse and s.nr_partial >= s.min_partial:
+        if not slab.inuse and len(node) >= s.min_partial:
             empty.append(slab)
         else:
-            s.partial[slab] = None
-            m.steps.append((slab_step, "to_node_partial", slab, 0, s.nr_partial))
+            node[slab] = None
+            steps.append((slab_step, "to_node_partial", slab, 0, len(node)))
     for slab in reversed(empty):
         discard_slab(m, s, slab)
 
