@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
@@ -187,7 +186,7 @@ def drawings(panel: FreeLists) -> str:
 
 def test_what_a_user_names_is_escaped(m: Machine) -> None:
     """A label with markup is shown, not obeyed."""
-    snapshot = replace(m.snapshot(), label="<script>x</script>")
+    snapshot = m.snapshot()._replace(label="<script>x</script>")
     panel = FreeLists(snapshot, zone="DMA")
     assert "<script>" not in drawings(panel)
     assert "&lt;script&gt;" in drawings(panel)

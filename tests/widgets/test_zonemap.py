@@ -6,9 +6,7 @@ import base64
 import json
 import logging
 import re
-import time
 import zlib
-from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
@@ -123,12 +121,12 @@ def test_rows_nobody_can_use_are_folded(m: Machine) -> None:
     dma, dma32 = m.snapshot().zones
     pages = bytearray(dma32.pages)
     pages[12 * TILE : 24 * TILE] = bytes([RESERVED]) * 12 * TILE
-    layout = lay_out((dma, replace(dma32, pages=bytes(pages))), 868, 0)
+    layout = lay_out((dma, dma32._replace(pages=bytes(pages))), 868, 0)
     words = [w.text for w in layout.words]
     assert "12 whole tiles reserved at boot (48 MiB)" in words
     assert [r.h for r in layout.rects if r.fill == "hatch"] == [16]
     assert not any(dma32.start_pfn + 12 * TILE <= tile.pfn < dma32.start_pfn + 24 * TILE for tile in layout.tiles)
-    far = replace(dma32, name="Normal", start_pfn=1 << 20, spans=((1 << 20, TILE),), pages=bytes(pages[:TILE]))
+    far = dma32._replace(name="Normal", start_pfn=1 << 20, spans=((1 << 20, TILE),), pages=bytes(pages[:TILE]))
     words = [w.text for w in lay_out((dma, dma32, far), 868, 0).words]
     assert "… no memory from 255.9 MiB to 4 GiB …" in words
     assert "4 GiB" in words
@@ -137,7 +135,7 @@ def test_rows_nobody_can_use_are_folded(m: Machine) -> None:
 def test_pageblock_bars(m: Machine) -> None:
     """A bar for each pageblock that is not Movable, and none for the others."""
     zone = m.snapshot().zone("DMA")
-    zone = replace(zone, pageblocks={0: 0, 512: 1, 1024: 2, 1536: 3, 2048: 1, 2560: 1, 3072: 1, 3584: 1})
+    zone = zone._replace(pageblocks={0: 0, 512: 1, 1024: 2, 1536: 3, 2048: 1, 2560: 1, 3072: 1, 3584: 1})
     bars = [(bar.fill, bar.dash) for bar in lay_out((zone,), 868, 0).bars]
     assert bars == [("unmov", ""), ("recl", "4 2"), ("high", "1 2")]
 
@@ -367,7 +365,7 @@ def test_legend_lists_only_what_is_there(m: Machine) -> None:
 
 def test_names_are_escaped(m: Machine) -> None:
     """A label with markup is shown, not obeyed."""
-    panel = ZoneMap(replace(m.snapshot(), label="<b>x</b>"), zone="DMA")
+    panel = ZoneMap(m.snapshot()._replace(label="<b>x</b>"), zone="DMA")
     assert "<b>x" not in panel._last.wide
     assert "&lt;b&gt;x" in panel._last.wide
     assert "<b>x" not in panel._repr_mimebundle_()[0]["text/html"]
@@ -400,12 +398,8 @@ def test_an_update_does_not_draw_the_picture(m: Machine, monkeypatch: pytest.Mon
     panel = ZoneMap(m)
     monkeypatch.setattr(zonemap, "draw", lambda *_: pytest.fail("drawn"))
     m.alloc_pages(GFP_ATOMIC, 0)
-    best = 1.0
-    for _ in range(5):
-        start = time.perf_counter()
-        panel.refresh()
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.05
+    panel.refresh()
+    assert "after 1 call." in repr(panel)
 
 
 def test_a_snapshot_can_be_shown(m: Machine) -> None:

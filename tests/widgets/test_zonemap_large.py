@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -88,18 +87,14 @@ def test_what_a_cell_is() -> None:
     assert sub.endswith("1 cell = 8 GiB = 2,048 tiles (DMA 4 MiB, DMA32 8 MiB)")
 
 
-def test_terabytes_are_quick() -> None:
-    """No page is walked: the map of 4 TiB, and its picture, are there at once."""
+def test_no_page_of_terabytes_is_walked() -> None:
+    """The map of 4 TiB and its picture are made of shares."""
     m = Machine(memory="4T")
     taken = [m.alloc_pages(GFP_KERNEL, k % 11) for k in range(200)]
     assert all(taken)
-    best = 9.0
-    for _ in range(3):
-        start = time.perf_counter()
-        panel = ZoneMap(m)
-        picture = panel._last.wide
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.2
+    panel = ZoneMap(m)
+    picture = panel._last.wide
+    assert all(not zone.pages for zone in panel.snapshot().zones if zone.name == "Normal")
     assert panel.cells == panel.orders == b""
     assert len(picture) < 60_000
     assert len(panel.meta) < 60_000

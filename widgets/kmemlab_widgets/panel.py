@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from kmemlab.snapshot import Snapshot
 from kmemlab_widgets.svg import data_uri
 from kmemlab_widgets.theme import css, esc
 
-__all__ = ["STATIC", "HtmlPanel", "Panel", "View", "module", "refresh_all"]
+__all__ = ["STATIC", "HtmlPanel", "LazyView", "Panel", "View", "module", "refresh_all"]
 
 STATIC = Path(__file__).parent / "static"
 
@@ -45,6 +47,26 @@ class View:
     twin: str
     wide: str
     narrow: str
+
+
+class LazyView(View):
+    """A view that draws its pictures when they are asked for: a panel drawn by the browser needs none but the saved
+    one. ``picture`` is given the width, 868 or 358 px."""
+
+    def __init__(self, headline: str, twin: str, picture: Callable[[int], str]) -> None:
+        object.__setattr__(self, "headline", headline)
+        object.__setattr__(self, "twin", twin)
+        self.__dict__["picture"] = picture
+
+    @cached_property
+    def wide(self) -> str:
+        """The picture at 868 px."""
+        return str(self.__dict__["picture"](868))
+
+    @cached_property
+    def narrow(self) -> str:
+        """The picture at 358 px."""
+        return str(self.__dict__["picture"](358))
 
 
 class Panel:
@@ -140,10 +162,20 @@ class Panel:
         data = dict(data or {})
         view = self._last
         if view is not None:
-            data["text/plain"] = view.twin
-            if view.wide.startswith("<svg"):
-                data["text/html"] = f'<img alt="{esc(view.twin)}" src="{data_uri(view.wide)}">'
+            wide = self._picture(view)
+            data["text/plain"] = self._last.twin  # type: ignore[union-attr]
+            if wide.startswith("<svg"):
+                data["text/html"] = f'<img alt="{esc(view.twin)}" src="{data_uri(wide)}">'
         return data, meta
+
+    def _picture(self, view: View) -> str:
+        """The drawing that a notebook file keeps; where it can't be drawn, the words remain and say why."""
+        try:
+            return view.wide
+        except Exception as error:
+            log.exception("%s could not draw", type(self).__name__)
+            self._last = self._failed(error)
+            return self._last.wide
 
 
 class HtmlPanel(Panel, ipywidgets.HTML):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from kmemlab_widgets.panel import STATIC, Panel, View, module
+from kmemlab_widgets.panel import STATIC, LazyView, Panel, View, module
 from kmemlab_widgets.theme import css
 
 __all__ = ["Grid", "Steps"]
@@ -79,7 +79,7 @@ class Steps(Panel, anywidget.AnyWidget):
             self._first[width] = max(0, min(first, count - across))
         wide = self._first[868]
         self._words = self.words(snapshot, wide, min(wide + self.across[868], count) - 1, at)
-        return View(self._words[0], self._words[2], self.draw(snapshot, 868, wide, at)[0], "")
+        return LazyView(self._words[0], self._words[2], lambda width: self.draw(snapshot, width, wide, at)[0])
 
     def show(self, view: View, snapshot: Any) -> None:
         """Send the columns in both widths, and what each of them means."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from kmemlab import __GFP_HIGH, __GFP_MEMALLOC, GFP_ATOMIC, GFP_KERNEL, GFP_NOWA
 from kmemlab.gfp import gfp_zone, show_gfp_flags
 from kmemlab.recording import find_recording, read_json
 from kmemlab.watermarks import Run, Watch, floor_of
-from kmemlab_widgets.panel import STATIC, Panel, View, module
+from kmemlab_widgets.panel import STATIC, LazyView, Panel, View, module
 from kmemlab_widgets.svg import Svg
 from kmemlab_widgets.theme import css
 from kmemlab_widgets.watermarks_draw import charts, draw, fixed, plain
@@ -84,7 +85,7 @@ class Watermarks(Panel, anywidget.AnyWidget):
     def view(self, snapshot: Run) -> View:
         """Words, and the drawing to be saved; the browser draws the narrow one from what ``show`` sends."""
         self._shown = shown = self._all(snapshot)
-        return View(headline(shown), twin(shown), draw(shown, 868), "")
+        return LazyView(headline(shown), twin(shown), partial(draw, shown))
 
     def _all(self, run: Run) -> Shown:
         floors = tuple(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from kmemlab.recording import load_recording
 from kmemlab.snapshot import Snapshot, ZoneSnapshot
 from kmemlab.story import Story
 from kmemlab_widgets import zonemap_hands as hands
-from kmemlab_widgets.panel import STATIC, Panel, View, module, refresh_all
+from kmemlab_widgets.panel import STATIC, LazyView, Panel, View, module, refresh_all
 from kmemlab_widgets.svg import Svg
 from kmemlab_widgets.theme import LETTERS, STATE_NAMES, STATE_TOKENS, css
 from kmemlab_widgets.zonemap_draw import PATTERN_FROM, draw
@@ -30,29 +29,10 @@ from kmemlab_widgets.zonemap_plan import Plans
 from kmemlab_widgets.zonemap_replay import Replayed, badge, calls_in, recording_of_calls, run
 from kmemlab_widgets.zonemap_words import UNIT, Marks, describe, key_of, legend_of, marks_of, told_of
 
-__all__ = ["Marks", "Moment", "ZoneMap", "describe", "marks_of"]
+__all__ = ["Marks", "ZoneMap", "describe", "marks_of"]
 
 log = logging.getLogger("kmemlab_widgets")
 MODULE = ("base", "film", "side", "large", "time", "paint", "panel")  # of one ES module, in this order
-
-
-class Moment(View):
-    """A view that draws its pictures when they are asked for: a live map is drawn by the browser and needs none."""
-
-    def __init__(self, headline: str, twin: str, picture: Callable[[int], str]) -> None:
-        object.__setattr__(self, "headline", headline)
-        object.__setattr__(self, "twin", twin)
-        self.__dict__["picture"] = picture
-
-    @cached_property
-    def wide(self) -> str:
-        """The picture at 868 px."""
-        return str(self.__dict__["picture"](868))
-
-    @cached_property
-    def narrow(self) -> str:
-        """The picture at 358 px."""
-        return str(self.__dict__["picture"](358))
 
 
 class ZoneMap(Panel, anywidget.AnyWidget):
@@ -164,7 +144,7 @@ class ZoneMap(Panel, anywidget.AnyWidget):
             layout = lay_out(zones, width, top, marks["failed"], told, cells, zoom)
             return draw(svg, zones, layout, marks, legend_of(zones, cells), key_of(zones, marks, cells), cells)
 
-        return Moment(headline, twin, picture)
+        return LazyView(headline, twin, picture)
 
     def _info(self, zones: Sequence[ZoneSnapshot], cells: Sequence[Cells], marks: Marks, told: Any) -> dict[str, Any]:
         """What is told of a moment besides its pages."""
@@ -185,7 +165,7 @@ class ZoneMap(Panel, anywidget.AnyWidget):
     def show(self, view: View, snapshot: Snapshot | None) -> None:
         """Send the page states and what is drawn over them; the browser redraws once, on ``frame``."""
         with self.hold_sync():
-            if isinstance(view, Moment):
+            if snapshot is not None:
                 self._keep()
                 self.cells, self.orders = self.film.last
                 info = dict(self._shown[-1])
@@ -291,14 +271,6 @@ class ZoneMap(Panel, anywidget.AnyWidget):
             if zone.pages and any(first <= pfn < first + pages for first, pages in zone.spans):
                 return tile_bytes(zone, pfn // TILE * TILE)[pfn % TILE] & 15
         return 0
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        try:
-            return super()._repr_mimebundle_(**kwargs)
-        except Exception as error:  # the picture could not be drawn: the words remain
-            log.exception("%s could not draw", type(self).__name__)
-            self._last = self._failed(error)
-            return super()._repr_mimebundle_(**kwargs)
 
 
 def _call(story: Story) -> str:
