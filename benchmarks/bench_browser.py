@@ -26,7 +26,7 @@ import nbformat
 from nbclient import NotebookClient
 from playwright.sync_api import sync_playwright
 
-from kmemlab.cli import AT_ONCE, JUPYTER
+from kmemlab.cli import JUPYTER
 
 MOVES = 100
 TOKEN = "kmemlab-bench"
@@ -177,7 +177,6 @@ def lab(home: Path) -> Iterator[str]:
     env = os.environ | {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     log = (home / "lab.log").open("w")
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
-    command.append(AT_ONCE)  # as ``kmemlab lab`` starts it
     server = subprocess.Popen(
         [*command, f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={home}"],
         env=env, stdout=log, stderr=subprocess.STDOUT,

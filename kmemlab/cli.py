@@ -16,13 +16,11 @@ from pathlib import Path
 from kmemlab import lessons
 from kmemlab.conform import main as conform_main
 
-__all__ = ["AT_ONCE", "JUPYTER", "lab_command", "main"]
+__all__ = ["JUPYTER", "lab_command", "main"]
 
 _DEFAULT_DIR = "kmemlab-lessons"
 # The same kernel without JupyterLab's debugger: 28 MiB less for each lesson that is open.
 JUPYTER = Path(__file__).resolve().parent / "jupyter"
-# Small answers of panels come 30 ms sooner.
-AT_ONCE = "--ServerApp.kernel_websocket_connection_class=kmemlab.jupyter.nodelay.NoDelay"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +101,6 @@ def lab_command(
     """Return the command line that serves ``folder`` in JupyterLab, on this computer only unless told otherwise."""
     first = lessons.first_lesson(folder)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}", f"--ServerApp.ip={ip}"]
-    command.append(AT_ONCE)
     command.append(f"--LabApp.default_url=/lab/tree/{first}" if first else "--LabApp.default_url=/lab")
     if port is not None:
         command.append(f"--ServerApp.port={port}")

@@ -52,8 +52,9 @@ def test_the_wheel_holds_what_a_learner_needs(wheel: zipfile.ZipFile) -> None:
     expected = {re.sub(r"^lessons/", "kmemlab/_lessons/", re.sub(r"^widgets/", "", name)) for name in tracked}
     assert {"kmemlab/_lessons/recordings/256M-a-21.json.gz", "kmemlab/cli.py"} <= expected
     assert not expected - names
-    overrides = "kmemlab-0.1.0.data/data/share/jupyter/lab/settings/overrides.d/kmemlab.json"
-    assert overrides in names
+    data = "kmemlab-0.1.0.data/data"
+    assert f"{data}/share/jupyter/lab/settings/overrides.d/kmemlab.json" in names
+    assert f"{data}/etc/jupyter/jupyter_server_config.d/kmemlab.json" in names
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))
     assert "kmemlab = kmemlab.cli:main" in wheel.read(entry_points).decode()
 

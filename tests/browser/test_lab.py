@@ -61,6 +61,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 break
             assert server.poll() is None, (home / "lab.log").read_text()
             time.sleep(0.25)
+        told = (home / "lab.log").read_text()
+        assert "kmemlab.jupyter.nodelay | extension was successfully loaded" in told, told
         yield address
     finally:
         server.terminate()
