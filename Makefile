@@ -46,8 +46,9 @@ $(STAMP): requirements.lock pyproject.toml
 lab: $(STAMP)
 	$(VENV)/bin/kmemlab lab my-lessons $(ARGS)
 
+# In the order they are collected, so the browser's files begin: the longest of them has few tests, and would else be last.
 test: $(STAMP)
-	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -22,7 +22,7 @@ from kmemlab.page_alloc import Plan, began
 from kmemlab.page_free import MERGED
 from kmemlab.reclaim_events import LabRound, MarkVictim
 from kmemlab.slub_def import KmemCache
-from kmemlab.story import Block, Scale, Step, Story
+from kmemlab.story import Block, Scale, Step, Story, shortfall
 
 if TYPE_CHECKING:
     from kmemlab.machine import Machine
@@ -228,9 +228,8 @@ def _zone(event: events.LabZone, attempt: events.LabAttempt | None) -> Step:
     scale = Scale(event.free, tuple(parts))
     total = " + ".join(f"{name} {pages:,}" for name, pages in parts)
     if not event.enough:
-        short = scale.need - event.free + 1
-        tail = "equal is not above" if event.free == scale.need else f"{_pages(short)} short"
-        say, why = f"{event.zone}: {event.free:,} free is not above {total}", tail
+        say = f"{event.zone}: {event.free:,} free is not above {total}"
+        why = shortfall(event.free, scale.need)
     elif not event.block:
         say = f"{event.zone}: {event.free:,} free > {total}, but no free block is large enough"
         why = "free pages must be neighbours: 2**order of them, aligned"

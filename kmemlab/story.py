@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kmemlab.events import Event
 
-__all__ = ["Block", "Scale", "Step", "Story"]
+__all__ = ["Block", "Scale", "Step", "Story", "shortfall"]
 
 
 class Scale(NamedTuple):
@@ -31,6 +31,13 @@ class Scale(NamedTuple):
     def passed(self) -> bool:
         """Whether ``have`` is above ``need``."""
         return self.have > self.need
+
+
+def shortfall(have: int, need: int) -> str:
+    """What a failed ``have > need`` lacks, in words: ``>`` is strict, so 148 > 155 is 8 pages short."""
+    if have == need:
+        return "equal is not above"
+    return f"{need - have + 1:,} pages short"
 
 
 class Block(NamedTuple):

@@ -238,8 +238,8 @@ def test_a_failed_request_marks_the_zone(m: Machine) -> None:
     assert not m.alloc_pages(GFP_DMA | __GFP_NOWARN, 0)
     panel = ZoneMap(m, zone="DMA")
     # The counter the kernel tests lags by a page: this CPU has not added it yet.
-    assert "DMA 0 of 3840 pages free, no free block, said no: 1 > 34 ? 33 pages short." in repr(panel)
-    assert "✕ DMA said no: 1 &gt; 34 ? 33 pages short" in panel._last.wide
+    assert "DMA 0 of 3840 pages free, no free block, said no: 1 > 34 ? 34 pages short." in repr(panel)
+    assert "✕ DMA said no: 1 &gt; 34 ? 34 pages short" in panel._last.wide
     assert 'fill="var(--kml-bad)"' in panel._last.wide
     assert "just allocated" not in panel._last.wide
 

@@ -17,6 +17,7 @@ import traitlets
 from kmemlab import GFP_ATOMIC, GFP_DMA, GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_NOWAIT
 from kmemlab.probe import Verdict, ZoneTest, verdicts
 from kmemlab.snapshot import Snapshot
+from kmemlab.story import shortfall
 from kmemlab_widgets.panel import STATIC, Panel, View, module
 from kmemlab_widgets.svg import Svg, text_width
 from kmemlab_widgets.theme import css, number, plural, size
@@ -196,7 +197,6 @@ def _why(name: str, verdict: Verdict) -> dict[str, Any]:
 def _test(test: ZoneTest, order: int) -> dict[str, Any]:
     left, need = test.free - test.unusable, test.mark + test.protection
     minus = f"{number(test.free)} − {number(test.unusable)} = " if test.unusable else ""
-    short = "equal is not above" if left == need else f"{plural(need - left, 'page')} short"
     mark = f"mark {number(test.mark)}" + (f" + protection {number(test.protection)}" if test.protection else "")
     block = f"a block of order {order}" if test.block else f"largest it may take: order {test.largest}"
     if not test.block and test.largest < 0:
@@ -206,7 +206,7 @@ def _test(test: ZoneTest, order: int) -> dict[str, Any]:
         "zone": test.zone,
         "sum": f"{minus}{number(left)} > {number(need)}",
         "mark": f"{mark} = {number(need)}" if test.protection else mark,
-        "amount": [test.enough, "enough pages" if test.enough else short],
+        "amount": [test.enough, "enough pages" if test.enough else shortfall(left, need)],
         "block": [test.block, block] if test.enough else None,  # the second test is only made after the first
         "bar": [max(0, left) / most, test.free / most, need / most],
     }

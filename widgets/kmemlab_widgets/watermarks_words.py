@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kmemlab.gfp import show_gfp_flags
+from kmemlab.story import shortfall
 from kmemlab.watermarks import Refusal, Run
 from kmemlab_widgets.theme import number, plural
 
@@ -76,9 +77,7 @@ def comparison(refusal: Refusal) -> tuple[str, str]:
             f"NULL: {sum_}",
             f"✕ but no free block of order {refusal.order}" if refusal.order else "✕ but none is left",
         )
-    if refusal.left == refusal.need:
-        return f"NULL: {sum_} ?", "✕ equal is not above"
-    return f"NULL: {sum_} ?", f"✕ {plural(refusal.need - refusal.left + 1, 'page')} short"
+    return f"NULL: {sum_} ?", f"✕ {shortfall(refusal.left, refusal.need)}"
 
 
 def _left(refusal: Refusal) -> str:

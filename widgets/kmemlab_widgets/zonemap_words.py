@@ -8,7 +8,7 @@ from typing import Any
 from kmemlab import events
 from kmemlab.gfp import MIGRATE_NAMES
 from kmemlab.snapshot import FREE, PCP, RESERVED, UNMOVABLE, Snapshot, ZoneSnapshot
-from kmemlab.story import Story
+from kmemlab.story import Story, shortfall
 from kmemlab_widgets.theme import LETTERS, STATE_NAMES, STATE_TOKENS, number, plural, size
 from kmemlab_widgets.zonemap_large import Cells
 
@@ -57,8 +57,8 @@ def _refusal(event: events.LabZone, order: int) -> str:
         return f"enough pages free, but no block of order {order} or more"
     parts = ((event.mark, ""), (event.protection, " protection"), (event.unusable, " unusable"))
     need = event.mark + event.protection + event.unusable
-    short = "equal is not above" if event.free == need else f"{plural(need - event.free, 'page')} short"
-    return f"{number(event.free)} > {' + '.join(number(n) + word for n, word in parts if n or not word)} ? {short}"
+    numbers = " + ".join(number(n) + word for n, word in parts if n or not word)
+    return f"{number(event.free)} > {numbers} ? {shortfall(event.free, need)}"
 
 
 def free_of(zone: ZoneSnapshot) -> int:
