@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
 import os
 import re
@@ -13,7 +12,6 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -253,18 +251,6 @@ def test_conform_exit_codes(root: Path, tmp_path: Path, capsys) -> None:
 def test_version(capsys) -> None:
     assert cli.main(["version"]) == 0
     assert re.fullmatch(r"kmemlab \d+\.\d+\.\d+, Python 3\.\d+\.\d+\S*\n", capsys.readouterr().out)
-
-
-def test_the_connection_sends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The class that the command names exists, is the server's own, and switches Nagle's algorithm off first."""
-    pytest.importorskip("jupyter_server")
-    module, _, name = cli.AT_ONCE.partition("=")[2].rpartition(".")
-    connection = getattr(importlib.import_module(module), name)
-    did: list[object] = []
-    monkeypatch.setattr(connection.__base__, "connect", lambda self: did.append("connected"))
-    monkeypatch.setattr(connection, "websocket_handler", SimpleNamespace(set_nodelay=did.append))
-    connection.connect(connection.__new__(connection))
-    assert did == [True, "connected"]
 
 
 @pytest.mark.slow

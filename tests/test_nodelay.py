@@ -42,7 +42,6 @@ def test_the_wire_is_told_before_the_kernel_is_asked(monkeypatch: pytest.MonkeyP
     """TCP_NODELAY is set on the browser's connection, then it connects as ever."""
     told: list[Any] = []
     monkeypatch.setattr(ZMQChannelsWebsocketConnection, "connect", lambda self: told.append("connect"))
-    connection = nodelay.NoDelay.__new__(nodelay.NoDelay)
-    connection.__dict__["_trait_values"] = {"websocket_handler": SimpleNamespace(set_nodelay=told.append)}
-    connection.connect()
+    monkeypatch.setattr(nodelay.NoDelay, "websocket_handler", SimpleNamespace(set_nodelay=told.append))
+    nodelay.NoDelay.connect(nodelay.NoDelay.__new__(nodelay.NoDelay))
     assert told == [True, "connect"]
