@@ -163,8 +163,12 @@ def _notes(mask: int, kernel: str, sleeps: bool) -> list[str]:
 
 
 def translate(mask: int, kernel: str, to: str) -> tuple[int, tuple[str, ...]]:
-    """The mask with the same names in another kernel, and the names that it does not have."""
+    """The mask with the same names in another kernel, and the names that it does not have. A combination such as
+    GFP_ATOMIC stays that combination, whatever bits it is made of there; 2.6.11 woke kswapd for every request."""
     got, lost = 0, []
+    whole = show_gfp_flags(mask, kernel).split("|")[0]
+    if whole.startswith("GFP_") and whole in FLAGS[to]:
+        got, mask = int(FLAGS[to][whole]), mask & ~int(FLAGS[kernel][whole])
     for group in GROUPS[kernel].values():
         for name in group:
             if not mask & FLAGS[kernel][f"__GFP_{name}"]:
@@ -175,6 +179,8 @@ def translate(mask: int, kernel: str, to: str) -> tuple[int, tuple[str, ...]]:
                     got |= int(FLAGS[to][f"__GFP_{each}"])
                 elif name != "KSWAPD_RECLAIM":
                     lost.append(f"__GFP_{name}")
-    if to == "linux-2.6.11" and not mask & 0x400:
+    if to == "linux-6.1":
+        got |= int(FLAGS[to]["__GFP_KSWAPD_RECLAIM"])
+    elif mask & 0xC00 == 0x800:
         got &= ~0x10  # KSWAPD_RECLAIM alone is no WAIT
     return got, tuple(lost)

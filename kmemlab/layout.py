@@ -211,10 +211,11 @@ def lay_out(zone: Zone, blocks: Mapping[int, Sequence[int]], *, kept: int = 0) -
     _lay_out_top(zone, {mt: counts[TOP] for mt, counts in blocks.items()}, spare)
     for _ in range(kept):
         spare.open(PAGEBLOCK_ORDER, MIGRATE_HIGHATOMIC)
+    widths = {mt: kept if kept and mt == MIGRATE_HIGHATOMIC else _width(counts) for mt, counts in blocks.items()}
     for order in range(TOP - 1, -1, -1):
         for mt, counts in blocks.items():
             for _ in range(counts[order]):
-                if pool := spare.room(order + 1, mt, _width(counts)):
+                if pool := spare.room(order + 1, mt, widths[mt]):
                     area = _cut(pool, order + 1)
                     pool[order].append(area)
                     area += 1 << order

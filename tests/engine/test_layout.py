@@ -85,9 +85,11 @@ def test_types_keep_apart_while_there_is_room() -> None:
 
 
 def test_the_reserves_pageblocks_are_its_own() -> None:
-    """Nobody else's block lies in a pageblock of the HighAtomic reserve, and its own lie nowhere else."""
+    """Nobody else's block lies in a pageblock of the HighAtomic reserve, and its own lie nowhere else: it has as many
+    as are kept, also where so many blocks would be dealt over more."""
     zone = empty_zone()
-    lay_out(zone, {1: [9] * PAGEBLOCK_ORDER + [2, 20], MIGRATE_HIGHATOMIC: [2] * PAGEBLOCK_ORDER + [0, 0]}, kept=2)
+    reserve = [12, 9, 6, 5, 5, 4, 3, 1, 0, 0, 0]
+    lay_out(zone, {1: [9] * PAGEBLOCK_ORDER + [2, 20], MIGRATE_HIGHATOMIC: reserve}, kept=2)
     for pfn, (_, mt) in placed(zone).items():
         assert (zone.pageblock_mt[pfn >> PAGEBLOCK_ORDER] == MIGRATE_HIGHATOMIC) == (mt == MIGRATE_HIGHATOMIC)
     assert zone.pageblock_mt.count(MIGRATE_HIGHATOMIC) == 2
