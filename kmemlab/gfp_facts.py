@@ -29,8 +29,8 @@ GROUPS = {
         "the memory": ("ZERO", "COMP", "COLD", "NO_GROW"),
     },
 }
-# A name of one kernel and what means the same in the other; 2.6.11 always woke kswapd.
-SAME = {"WAIT": ("DIRECT_RECLAIM", "KSWAPD_RECLAIM"), "REPEAT": ("RETRY_MAYFAIL",)}
+# What was called otherwise. KSWAPD_RECLAIM has no counterpart: 2.6.11 woke kswapd for every request.
+RENAMED = {"WAIT": "DIRECT_RECLAIM", "REPEAT": "RETRY_MAYFAIL"}
 ZONES = {"linux-6.1": ("DMA", "DMA32", "Normal", "Movable"), "linux-2.6.11": ("DMA", "Normal", "HighMem")}
 
 
@@ -169,18 +169,15 @@ def translate(mask: int, kernel: str, to: str) -> tuple[int, tuple[str, ...]]:
     whole = show_gfp_flags(mask, kernel).split("|")[0]
     if whole.startswith("GFP_") and whole in FLAGS[to]:
         got, mask = int(FLAGS[to][whole]), mask & ~int(FLAGS[kernel][whole])
-    for group in GROUPS[kernel].values():
-        for name in group:
-            if not mask & FLAGS[kernel][f"__GFP_{name}"]:
-                continue
-            back = next((old for old, new in SAME.items() if name in new), name)
-            for each in SAME.get(name, (name,)) if to == "linux-6.1" else (back,):
-                if f"__GFP_{each}" in FLAGS[to]:
-                    got |= int(FLAGS[to][f"__GFP_{each}"])
-                elif name != "KSWAPD_RECLAIM":
-                    lost.append(f"__GFP_{name}")
+    renamed = RENAMED if to == "linux-6.1" else {new: old for old, new in RENAMED.items()}
+    for name in (name for group in GROUPS[kernel].values() for name in group):
+        if name == "KSWAPD_RECLAIM" or not mask & FLAGS[kernel][f"__GFP_{name}"]:
+            continue
+        bit = FLAGS[to].get(f"__GFP_{renamed.get(name, name)}")
+        if bit is None:
+            lost.append(f"__GFP_{name}")
+        else:
+            got |= int(bit)
     if to == "linux-6.1":
         got |= int(FLAGS[to]["__GFP_KSWAPD_RECLAIM"])
-    elif mask & 0xC00 == 0x800:
-        got &= ~0x10  # KSWAPD_RECLAIM alone is no WAIT
     return got, tuple(lost)

@@ -2,7 +2,7 @@
 
 The server leaves Nagle's algorithm on: of two small messages the second waits until the browser has acknowledged the
 first, up to 40 ms later. A panel's answer is always the second: "busy" comes before it. The wheel's configuration file
-switches the extension on wherever kmemlab is installed beside the server: here, on Binder, on a JupyterHub.
+switches the extension on wherever kmemlab is installed beside the server, as Binder's image has it.
 """
 
 from __future__ import annotations

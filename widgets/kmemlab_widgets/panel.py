@@ -160,22 +160,21 @@ class Panel:
         bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
         data, meta = bundle if isinstance(bundle, tuple) else (bundle, {})
         data = dict(data or {})
-        view = self._last
-        if view is not None:
-            wide = self._picture(view)
-            data["text/plain"] = self._last.twin  # type: ignore[union-attr]
-            if wide.startswith("<svg"):
-                data["text/html"] = f'<img alt="{esc(view.twin)}" src="{data_uri(wide)}">'
+        if self._last is not None:
+            view = self._drawn(self._last)
+            data["text/plain"] = view.twin
+            if view.wide.startswith("<svg"):
+                data["text/html"] = f'<img alt="{esc(view.twin)}" src="{data_uri(view.wide)}">'
         return data, meta
 
-    def _picture(self, view: View) -> str:
-        """The drawing that a notebook file keeps; where it can't be drawn, the words remain and say why."""
+    def _drawn(self, view: View) -> View:
+        """The view with the drawing that a notebook file keeps; where it can't be drawn, words that say why."""
         try:
-            return view.wide
+            _ = view.wide  # a LazyView draws now
         except Exception as error:
             log.exception("%s could not draw", type(self).__name__)
-            self._last = self._failed(error)
-            return self._last.wide
+            self._last = view = self._failed(error)
+        return view
 
 
 class HtmlPanel(Panel, ipywidgets.HTML):  # type: ignore[misc]

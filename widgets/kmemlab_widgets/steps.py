@@ -77,9 +77,9 @@ class Steps(Panel, anywidget.AnyWidget):
             first = count - across if self._want is None else self._first[width]
             first = min(max(first, at - across + 1, 0), at)
             self._first[width] = max(0, min(first, count - across))
-        wide = self._first[868]
+        seen, wide = dict(self._first), self._first[868]
         self._words = self.words(snapshot, wide, min(wide + self.across[868], count) - 1, at)
-        return LazyView(self._words[0], self._words[2], lambda width: self.draw(snapshot, width, wide, at)[0])
+        return LazyView(self._words[0], self._words[2], lambda width: self.draw(snapshot, width, seen[width], at)[0])
 
     def show(self, view: View, snapshot: Any) -> None:
         """Send the columns in both widths, and what each of them means."""
