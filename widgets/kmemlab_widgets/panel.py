@@ -161,13 +161,13 @@ class Panel:
         data, meta = bundle if isinstance(bundle, tuple) else (bundle, {})
         data = dict(data or {})
         if self._last is not None:
-            view = self._drawn(self._last)
+            view = self._savable(self._last)
             data["text/plain"] = view.twin
             if view.wide.startswith("<svg"):
                 data["text/html"] = f'<img alt="{esc(view.twin)}" src="{data_uri(view.wide)}">'
         return data, meta
 
-    def _drawn(self, view: View) -> View:
+    def _savable(self, view: View) -> View:
         """The view with the drawing that a notebook file keeps; where it can't be drawn, words that say why."""
         try:
             _ = view.wide  # a LazyView draws now
